@@ -151,7 +151,7 @@ def resample(
     if rate!=sr: y = soxr.resample(y, rate, sr, quality="HQ")
     return np.pad(y[:length], (0, max(0, length-len(y))))
 
-# %% ../nbs/13_audio.ipynb #2caa4205
+# %% ../nbs/13_audio.ipynb #caea7632
 def decode(
     path:Path, # An existing file
     longest:float, # s
@@ -167,7 +167,7 @@ def decode(
         except soundfile.LibsndfileError as error:
             if head==b"fLaC": raise InputError(f"{path}: {broken_off}") from None
     try: return read_container(path, longest)
-    except av.FFmpegError as error: raise InputError(f"{path}: this is neither a song nor a video that can be read ({error.strerror}).") from None
+    except av.FFmpegError: raise InputError(f"{path}: this is no song or video that can be read, or its end is missing; copy it again, or convert it to WAV.") from None
 
 # %% ../nbs/13_audio.ipynb #e4b79865
 def load(
