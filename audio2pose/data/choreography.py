@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['arm_poses', 'left_arm', 'right_arm', 'torso_poses', 'spine_share', 'L', 'R', 'tap_l', 'tap_r', 'step_patterns',
-           'moves', 'styles', 'swap', 'lags', 'leg_length', 'arm_rotations', 'mirrored', 'torso_rotations', 'Steps',
-           'Style', 'Phrase', 'write_phrases', 'upper_body', 'count_words', 'count_feet', 'ease', 'between',
-           'foot_path', 'weight_shift', 'reachable_height', 'ankle_path', 'Dance', 'Dancer', 'key_poses', 'add_groove',
-           'smooth_rotations', 'add_legs', 'choreograph', 'whole_song_counts', 'put_on_feet']
+           'moves', 'styles', 'swap', 'lags', 'arm_rotations', 'mirrored', 'torso_rotations', 'Steps', 'Style',
+           'Phrase', 'write_phrases', 'upper_body', 'count_words', 'count_feet', 'ease', 'between', 'foot_path',
+           'weight_shift', 'ankle_path', 'Dance', 'Dancer', 'key_poses', 'add_groove', 'add_legs', 'choreograph',
+           'whole_song_counts', 'put_on_feet']
 
-# %% ../../nbs/22_data.choreography.ipynb #b576f926
+# %% ../../nbs/22_data.choreography.ipynb #002c79cc
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import gaussian_filter1d, minimum_filter1d
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..core import FPS, InputError
-from ..footing import TOE_HEIGHT, frame, leg_rotations, legs
+from ..footing import TOE_HEIGHT, frame, leg_rotations, legs, reachable_height, smooth_rotations
 from ..motion import Motion
-from ..rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
+from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from ..skeleton import SMPL_24
 
 # %% ../../nbs/22_data.choreography.ipynb #a16eeef5
@@ -311,32 +311,15 @@ def foot_path(
     still = (stride<1e-9)&(start[:,2]==0)&(end[:,2]==0)
     return path, still|((path[:,2]<1e-4)&(np.abs(progress[:,0]-.5)>.499))
 
-# %% ../../nbs/22_data.choreography.ipynb #81ef06f6
+# %% ../../nbs/22_data.choreography.ipynb #b8a0f5ee
 def weight_shift(
     feet:Float[np.ndarray, "N 2 4"], # Both feet on each count
 )->Float[np.ndarray, "N 2"]: # Pelvis (x, z) on each count, m
     "Where the pelvis is, given the feet"
     weight = np.where(feet[...,2]>0, .12, np.where(feet[...,3]!=0, .35, 1.))
     moved = np.linalg.norm(np.diff(feet[...,:2], axis=0, prepend=feet[:1,:,:2]), axis=-1)>1e-9
-    weight = weight*np.where(moved&(weight==1), 1.8, 1.)
+    weight = weight*np.where(moved&(weight==1), 2.2, 1.)
     return (weight[...,None]*feet[...,:2]).sum(1)/weight.sum(1)[:,None]
-
-# %% ../../nbs/22_data.choreography.ipynb #7ba413ca
-leg_length = [sum(np.linalg.norm(SMPL_24.offsets[joint]) for joint in chain[1:3]) for chain in legs.values()]
-
-def reachable_height(
-    root:Float[np.ndarray, "T 3 3"],
-    trans:Float[np.ndarray, "T 3"], # Wanted place of the pelvis, m
-    ankles:Float[np.ndarray, "T 2 3"], # m
-)->Float[np.ndarray, "T"]: # m
-    "The wanted pelvis height, lowered where a leg would have to stretch"
-    height = trans[:,1].copy()
-    for k,chain in enumerate(legs.values()):
-        offset = root@SMPL_24.offsets[chain[0]]
-        apart = np.linalg.norm((trans+offset-ankles[:,k])[:,[0, 2]], axis=-1)
-        rise = np.sqrt(np.maximum((.975*leg_length[k])**2-apart**2, .01))
-        height = np.minimum(height, ankles[:,k,1]+rise-offset[:,1])
-    return gaussian_filter1d(minimum_filter1d(height, 9), 2.5)
 
 # %% ../../nbs/22_data.choreography.ipynb #c3c808e6
 def ankle_path(
@@ -376,7 +359,7 @@ class Dancer:
         return cls(rng.uniform(.92, 1.08), rng.uniform(.7, 1.25), rng.uniform(.92, 1.12), rng.normal(0, .07, (2, 2, 3)),
                    rng.normal(0, .12), rng.normal(0, .15, 2))
 
-# %% ../../nbs/22_data.choreography.ipynb #1b913a8f
+# %% ../../nbs/22_data.choreography.ipynb #f735da38
 def key_poses(
     phrases:list[Phrase],
     counts:int, # Number of counts to fill
@@ -396,7 +379,7 @@ def key_poses(
             placed,drop,spot = count_feet(steps, count, start, min(1.1, dancer.size*(.78+.32*phrase.energy)))
             poses.append(upper_body(*count_words(phrase.move, count), amount, habit))
             feet.append(placed)
-            drops.append(drop*(.85+.6*phrase.energy))
+            drops.append(drop*(1.05+.75*phrase.energy))
     feet = np.stack(feet)[:counts]
     feet[...,0] *= style.stance*dancer.stance
     return np.stack(poses)[:counts], feet, np.array(drops)[:counts]
@@ -415,14 +398,6 @@ def add_groove(
     for name,share in (("chest", .45), ("neck", .5), ("head", .5), ("spine", -.15)):
         pose[:,SMPL_24.index(name)] = pose[:,SMPL_24.index(name)]@axis_angle_to_matrix(nod*[share, 0, 0])
     return dancer.bounce*style.bounce*(.4+.6*strength)*(.5+.5*pulse)
-
-# %% ../../nbs/22_data.choreography.ipynb #3ed22295
-def smooth_rotations(
-    matrices:Float[np.ndarray, "T 24 3 3"],
-    frames:float, # Standard deviation, frames
-)->Float[np.ndarray, "T 24 3 3"]:
-    "Gaussian smoothing of rotations over time (chordal mean)"
-    return closest_rotation(gaussian_filter1d(matrices, frames, axis=0, mode="nearest"))
 
 # %% ../../nbs/22_data.choreography.ipynb #cd66707a
 def add_legs(
@@ -476,7 +451,7 @@ def whole_song_counts(
     tail = max(int(np.ceil((seconds-beats[-1])/period))+1, 1)
     return np.concatenate([beats[0]-period*np.arange(lead, 0, -1), beats, beats[-1]+period*np.arange(1, tail+1)])
 
-# %% ../../nbs/22_data.choreography.ipynb #acc3dffd
+# %% ../../nbs/22_data.choreography.ipynb #38507120
 def put_on_feet(
     pose:Float[np.ndarray, "T 24 3 3"], # Upper body
     feet:Float[np.ndarray, "N 2 4"], # On each count
@@ -492,7 +467,7 @@ def put_on_feet(
     progress = ease(count-k, .5*style.hold, style.flow)[:,None]
     wanted = np.concatenate([weight_shift(feet), drops[:,None]], axis=1)
     x,z,drop = gaussian_filter1d(wanted[k]+progress*(wanted[k+1]-wanted[k]), 2, axis=0).T
-    trans = np.stack([x, .975-drop-sink, z], axis=-1)
+    trans = np.stack([x, .965-drop-sink, z], axis=-1)
     add_legs(pose, trans, paths)
     turn = axis_angle_to_matrix(np.array([0, dancer.facing, 0]))
     pose[:,0] = turn@pose[:,0]
