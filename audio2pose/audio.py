@@ -118,7 +118,7 @@ def decode_packets(
     if 9*bad>len(starts): raise InputError(f"{path}: {bad} of its {bad+len(starts)} pieces of sound cannot be decoded; copy or download it again.")
     return blocks, min(starts, default=0.), reached
 
-# %% ../nbs/13_audio.ipynb #3425582d
+# %% ../nbs/13_audio.ipynb #de64503f
 def read_container(
     path:Path, # MP3, M4A, MP4, MKV, WebM, ...
     longest:float, # s
@@ -126,8 +126,10 @@ def read_container(
     "Decode with libav, on the clock of the container"
     import av
     with av.open(str(path), metadata_errors="ignore") as container:
-        if not container.streams.audio: raise InputError(f"{path}: there is no sound in it; give a file with an audio track.")
-        rate = container.streams.audio[0].rate
+        streams = container.streams.audio
+        if not streams or streams[0].codec_context is None or not streams[0].rate:
+            raise InputError(f"{path}: there is no sound in it that can be decoded; give a file with an audio track.")
+        rate = streams[0].rate
         origin,seconds = (container.start_time or 0)/1e6,(container.duration or 0)/1e6
         exact = container.format.name.startswith(("mov,", "matroska,")) # Other formats guess their duration
         if exact: check_length(path, seconds, longest)
@@ -151,7 +153,7 @@ def resample(
     if rate!=sr: y = soxr.resample(y, rate, sr, quality="HQ")
     return np.pad(y[:length], (0, max(0, length-len(y))))
 
-# %% ../nbs/13_audio.ipynb #caea7632
+# %% ../nbs/13_audio.ipynb #0dc852de
 def decode(
     path:Path, # An existing file
     longest:float, # s
@@ -159,7 +161,7 @@ def decode(
     "Decode a file by what is in it, whatever its name says"
     import av
     import soundfile
-    head = path.open("rb").read(4)
+    with path.open("rb") as file: head = file.read(4)
     if not head: raise InputError(f"{path}: the file is empty; copy or download it again.")
     if ends_early(path): raise InputError(f"{path}: {broken_off}")
     if head in (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM"):
@@ -169,7 +171,7 @@ def decode(
     try: return read_container(path, longest)
     except av.FFmpegError: raise InputError(f"{path}: this is no song or video that can be read, or its end is missing; copy it again, or convert it to WAV.") from None
 
-# %% ../nbs/13_audio.ipynb #e4b79865
+# %% ../nbs/13_audio.ipynb #86c8ce1e
 def load(
     path:str|os.PathLike, # Any audio or video file
     sr:int=SR, # Wanted sample rate, Hz
@@ -178,7 +180,8 @@ def load(
     "The sound of a file, channels averaged"
     path = Path(path)
     if path.is_dir(): raise InputError(f"{path}: this is a folder; give one song.")
-    try: y,rate = decode(path, longest)
+    try:
+        with np.errstate(all="ignore"): y,rate = decode(path, longest) # What is not finite is named below
     except FileNotFoundError: raise InputError(f"{path}: no such file.") from None
     except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
     if rate<1000: raise InputError(f"{path}: it holds {rate} samples a second, a song needs 1000 or more; export it again.")

@@ -63,7 +63,7 @@ class Section:
 ENERGY = dict(intro=.3, verse=.55, chorus=.92, outro=.35)
 ENERGY["break"] = .2
 
-# %% ../../nbs/21_data.music.ipynb #e877431d
+# %% ../../nbs/21_data.music.ipynb #866f2f85
 def form(
     bars:int, # Length of the song
     rng:np.random.Generator,
@@ -74,7 +74,8 @@ def form(
     cycle = ["verse", "chorus"] if rng.random()<.7 else ["chorus", "break", "verse"]
     while sum(length for _,length in parts)<bars:
         for name in cycle: parts.append((name, 8 if bars>=24 and name!="break" and rng.random()<.5 else 4))
-        cycle = [["break"], ["verse"], []][rng.integers(3)]+["chorus"]
+        follow = [["break"], ["verse"], ["break", "verse"]][rng.integers(3)]
+        cycle = [name for name in follow if name!=parts[-1][0]]+["chorus"]
     total = np.cumsum([length for _,length in parts])
     parts = parts[:int(np.searchsorted(total, bars))+1]
     if bars>=20: parts[-1] = ("outro", parts[-1][1])
@@ -449,8 +450,8 @@ def mix_in(
     part = track[start+skip:start+len(sound)]
     part += strength*sound[skip:skip+len(part)]
 
-# %% ../../nbs/21_data.music.ipynb #89960afc
-LEVELS = dict(kick=1., snare=.8, clap=.6, rim=.5, hat=.45, open=.3, shaker=.2, crash=.35, riser=.3, tom=.7)
+# %% ../../nbs/21_data.music.ipynb #cba20e65
+LEVELS = dict(kick=1., snare=.7, clap=.45, rim=.5, hat=.45, open=.3, shaker=.2, crash=.35, riser=.3, tom=.7)
 
 def play_drums(
     strokes:list[tuple[str, float, float]], # From `groove` and `turns`
