@@ -99,7 +99,7 @@ def lay_out(
         sections.append(Section(name, float(start), float(beats[-1]), energy, pace))
     return sections, np.array(beats)
 
-# %% ../../nbs/21_data.music.ipynb #8d15a8d7
+# %% ../../nbs/21_data.music.ipynb #6fd14804
 SCALES = dict(major=(0, 2, 4, 5, 7, 9, 11), minor=(0, 2, 3, 5, 7, 8, 10), dorian=(0, 2, 3, 5, 7, 9, 10), phrygian=(0, 1, 3, 5, 7, 8, 10))
 ROUNDS = dict(
     major=((0, 4, 5, 3), (0, 5, 3, 4), (1, 4, 0, 5), (3, 4, 2, 5)),
@@ -107,6 +107,7 @@ ROUNDS = dict(
     dorian=((0, 0, 3, 3), (0, 3, 0, 4), (0, 2, 3, 0), (0, 6, 3, 0)),
     phrygian=((0, 0, 1, 0), (0, 1, 0, 6), (0, 5, 1, 0), (0, 0, 5, 1)))
 
+# %% ../../nbs/21_data.music.ipynb #7ea0bc47
 def scale_note(
     degree:int, # 0 is the key note, 7 its octave
     mode:str, # A key of `SCALES`
@@ -282,9 +283,10 @@ def motif(
     walk = 4+np.cumsum(rng.choice([-2, -1, -1, 0, 1, 1, 2], len(steps)))
     return [(int(step), int(degree)) for step,degree in zip(steps, np.clip(walk, 0, 9))]
 
-# %% ../../nbs/21_data.music.ipynb #aa1d4d91
+# %% ../../nbs/21_data.music.ipynb #af7c836b
 PENTATONIC = dict(major=(0, 2, 4, 7, 9), minor=(0, 3, 5, 7, 10))
 
+# %% ../../nbs/21_data.music.ipynb #fd4f5c2e
 def melody(
     bar:Bar,
     tune:list[tuple[int, int]], # From `motif`
@@ -362,18 +364,19 @@ class Instrument:
     detune:float # Between two copies, as a share of the frequency
     notes:dict = field(default_factory=dict) # Rendered notes, kept because music repeats itself
 
-# %% ../../nbs/21_data.music.ipynb #d957af23
+# %% ../../nbs/21_data.music.ipynb #b9419e84
 RANGES = dict( # slope, even, shine, attack, decay, sustain, release, detune: (from, to)
     keys=((1.5, 2), (.5, 1), (.3, .6), (.002, .005), (.5, .9), (.15, .3), (.1, .2), (0, .001)),
     pad=((1.4, 1.9), (.6, 1), (0, .1), (.08, .2), (.5, 1), (.8, 1), (.2, .4), (.002, .005)),
-    strings=((1.1, 1.4), (.8, 1), (0, .1), (.05, .1), (.5, 1), (.8, 1), (.15, .3), (.003, .006)),
+    strings=((1.3, 1.7), (.8, 1), (0, .1), (.05, .1), (.5, 1), (.8, 1), (.15, .3), (.003, .006)),
     organ=((1, 1.4), (.8, 1.2), (0, .2), (.004, .01), (.3, .6), (.7, .9), (.04, .08), (.001, .003)),
     pluck=((1.2, 1.7), (.4, 1), (.3, .6), (.001, .003), (.12, .25), (0, .1), (.05, .12), (0, .002)),
     brass=((1, 1.3), (.8, 1), (.1, .3), (.015, .03), (.15, .3), (.5, .7), (.05, .1), (.001, .003)),
-    saw=((.9, 1.2), (.9, 1), (.1, .2), (.004, .01), (.15, .3), (.4, .7), (.05, .12), (.003, .007)),
+    saw=((1, 1.3), (.9, 1), (.1, .2), (.004, .01), (.15, .3), (.4, .7), (.05, .12), (.003, .007)),
     bell=((1.5, 2.2), (.2, .5), (.5, .8), (.001, .002), (.4, .8), (0, .1), (.2, .4), (.001, .002)),
     bass=((1.3, 1.9), (.6, 1), (.2, .6), (.004, .008), (.2, .4), (.5, .8), (.03, .06), (0, .001)))
 
+# %% ../../nbs/21_data.music.ipynb #f6983e07
 def instrument(
     kind:str, # A key of `RANGES`
     rng:np.random.Generator,
@@ -381,16 +384,16 @@ def instrument(
     "An instrument of that kind that no other song has"
     return Instrument(*(rng.uniform(*limits) for limits in RANGES[kind]))
 
-# %% ../../nbs/21_data.music.ipynb #277e94ad
+# %% ../../nbs/21_data.music.ipynb #c914d41f
 TABLE = 4096 # Samples in one stored period
 
 def wave_table(
     slope:float,
     even:float,
-    frequency:float, # Hz; harmonics that would pass 12 kHz are left out
+    frequency:float, # Hz; harmonics that would pass 9 kHz are left out
 )->Float[np.ndarray, "4096"]:
     "One period of a wave, rms 1"
-    k = np.arange(1, max(2, min(40, int(12000/frequency)+1)))
+    k = np.arange(1, max(2, min(40, int(9000/frequency)+1)))
     spectrum = np.zeros(TABLE//2+1, complex)
     spectrum[k] = -1j*k**-float(slope)*np.where(k%2, 1, even)
     x = np.fft.irfft(spectrum)
@@ -430,7 +433,7 @@ def note(
 
 Instrument.note = note
 
-# %% ../../nbs/21_data.music.ipynb #bdfd3121
+# %% ../../nbs/21_data.music.ipynb #77bb5264
 def humanise(
     time:float, # s
     rng:np.random.Generator,
@@ -438,6 +441,7 @@ def humanise(
     "A little early or late"
     return time+float(np.clip(.0015*rng.standard_normal(), -.004, .004))
 
+# %% ../../nbs/21_data.music.ipynb #b7cab830
 def mix_in(
     track:Float[np.ndarray, "n"], # Changed in place
     sound:Float[np.ndarray, "m"],
@@ -450,7 +454,7 @@ def mix_in(
     part = track[start+skip:start+len(sound)]
     part += strength*sound[skip:skip+len(part)]
 
-# %% ../../nbs/21_data.music.ipynb #cba20e65
+# %% ../../nbs/21_data.music.ipynb #4436dbc2
 LEVELS = dict(kick=1., snare=.7, clap=.45, rim=.5, hat=.45, open=.3, shaker=.2, crash=.35, riser=.3, tom=.7)
 
 def play_drums(
@@ -464,6 +468,7 @@ def play_drums(
     for drum,time,strength in strokes: mix_in(track, kit[drum], humanise(time, rng), LEVELS[drum]*strength*rng.uniform(.9, 1.1))
     return track
 
+# %% ../../nbs/21_data.music.ipynb #e4bf7780
 def play_notes(
     notes:list[tuple[float, float, float, float]], # Time, s, length, s, MIDI pitch, strength
     player:Instrument,
