@@ -7,9 +7,10 @@ __all__ = ['published', 'presets', 'columns', 'TrainConfig', 'learning_rate', 'm
            'Batches', 'take', 'orthonormalise', 'batches_state', 'load_batches_state', 'velocity_error',
            'joint_positions', 'Lesson', 'mean_squared_rate', 'averaged', 'rollout', 'liveliness', 'Examiner',
            'choose_device', 'choose_precision', 'join_processes', 'random_states', 'restore_random_states', 'Run',
-           'save', 'load', 'read_log', 'write_log', 'set_up', 'train_step', 'train', 'report', 'main']
+           'save', 'load', 'read_log', 'write_log', 'set_up', 'PlainAttention', 'plain_attention', 'train_step',
+           'train', 'report', 'main']
 
-# %% ../nbs/60_train.ipynb #ca7f3c63
+# %% ../nbs/60_train.ipynb #05487b1f
 import csv
 import json
 import math
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from .core import FPS, InputError, atomic
@@ -35,7 +37,7 @@ from .data.windows import HEARD, SEED, Store, augment_audio, cut, draw, hold_out
 from .models.fact import FACT, FACTConfig
 from .skeleton import SMPL_24
 
-# %% ../nbs/60_train.ipynb #9e7c53d2
+# %% ../nbs/60_train.ipynb #5ba1a1fb
 @dataclass(frozen=True)
 class TrainConfig:
     "How to train; the defaults are those of the shipped model"
@@ -54,6 +56,7 @@ class TrainConfig:
     noise:float = .15 # Largest deviation of the noise on seeds, standardised
     stream:float = .5 # Share of the batch that goes on from the model's own frames
     stream_steps:int = 8 # Longest such stream
+    stream_from:int = 800 # Steps before the first stream: own frames of a beginner teach nothing
     reset:float = .2 # Chance that a stream ends at any step
     project:bool = False # Make the model's own frames proper rotations before they are seeds
     velocity:float = .1 # Weight of the velocity error, relative
@@ -122,7 +125,7 @@ def seed_noise(
     low,high = strength*rng.random((2, batch, 1, 1), np.float32)
     return low*smooth+high*white
 
-# %% ../nbs/60_train.ipynb #df8cda87
+# %% ../nbs/60_train.ipynb #4f5deb3f
 class Batches:
     "Endless training batches, fresh and streamed; all randomness and memory is in `state_dict`"
     def __init__(self,
@@ -139,12 +142,13 @@ class Batches:
         self.own = np.zeros((config.batch, SEED, 225), np.float32) # Seeds of streaming slots
         self.moving = np.where(stats["motion_std"]>stats["motion_std"][0], stats["motion_std"], 0).astype(np.float32)
         self.taken = False # Whether predictions for the last batch have come back
+        self.count = 0 # Batches made
 
     def advance(self):
         "Choose the next window of every slot"
         config,rng = self.config,self.rng
         fresh_sequence,fresh_start = draw(self.store, config.batch, rng)
-        goes_on = (np.arange(config.batch)<round(config.stream*config.batch)) & (rng.random(config.batch)>=config.reset) & self.taken
+        goes_on = (np.arange(config.batch)<round(config.stream*config.batch)) & (rng.random(config.batch)>=config.reset) & self.taken & (self.count>=config.stream_from)
         goes_on &= (self.age+1<config.stream_steps) & (self.start+self.future+HEARD<=self.store.rows[self.sequence])
         self.sequence = np.where(goes_on, self.sequence, fresh_sequence)
         self.start = np.where(goes_on, self.start+self.future, fresh_start)
@@ -158,6 +162,7 @@ class Batches:
         seen = self.own+self.moving*seed_noise(len(truth), self.rng, self.config.noise) if self.config.noise else self.own
         if self.config.augment: audio = augment_audio(audio, self.rng, self.stats["audio_mean"])
         self.taken = False
+        self.count += 1
         return seen, audio, target, truth
 
 # %% ../nbs/60_train.ipynb #da1d124f
@@ -184,21 +189,21 @@ def orthonormalise(
     matrices = torch.stack([x, y, torch.linalg.cross(x, y)], -2)
     return torch.cat([frames[..., :9], matrices.flatten(-3)], -1)
 
-# %% ../nbs/60_train.ipynb #9f16ddb2
+# %% ../nbs/60_train.ipynb #2d4d4d55
 def batches_state(self:Batches)->dict: # Numbers and tensors
     "All that decides the next batches"
     arrays = {name: torch.from_numpy(getattr(self, name).copy()) for name in ("sequence", "start", "age", "own")}
-    return dict(arrays, taken=bool(self.taken), rng=json.dumps(self.rng.bit_generator.state))
+    return dict(arrays, taken=bool(self.taken), count=self.count, rng=json.dumps(self.rng.bit_generator.state))
 
 Batches.state_dict = batches_state
 
-# %% ../nbs/60_train.ipynb #02343098
+# %% ../nbs/60_train.ipynb #2428f961
 def load_batches_state(self:Batches,
     state:dict, # From `state_dict`
 ):
     "Go on where `state` was taken"
     for name in ("sequence", "start", "age", "own"): setattr(self, name, state[name].numpy().copy())
-    self.taken = state["taken"]
+    self.taken,self.count = state["taken"],state["count"]
     self.rng.bit_generator.state = json.loads(state["rng"])
 
 Batches.load_state_dict = load_batches_state
@@ -494,7 +499,28 @@ def set_up(
     future = model_config.rows.stop-model_config.rows.start
     return Run(lesson, Batches(store, config, stats, future, rank), config, rank, world), lesson
 
-# %% ../nbs/60_train.ipynb #46ba23e4
+# %% ../nbs/60_train.ipynb #8fb01aef
+class PlainAttention(TorchFunctionMode):
+    "Within this context attention in bf16 on a processor is written out, a few windows at a time"
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        plain = function is F.scaled_dot_product_attention and args[0].dtype==torch.bfloat16 and args[0].device.type=="cpu"
+        if plain and kwargs.get("attn_mask") is None: return plain_attention(*args, scale=kwargs["scale"])
+        return function(*args, **kwargs)
+
+# %% ../nbs/60_train.ipynb #c7237f3b
+def plain_attention(
+    q:Float[Tensor, "B H R d"],
+    k:Float[Tensor, "B H T d"],
+    v:Float[Tensor, "B H T d"],
+    scale:float,
+    windows:int=4, # At a time
+)->Float[Tensor, "B H R d"]:
+    "softmax(q kᵀ · scale) v"
+    parts = zip(q.split(windows), k.split(windows), v.split(windows))
+    return torch.cat([((a*scale)@b.mT).softmax(-1)@c for a,b,c in parts])
+
+# %% ../nbs/60_train.ipynb #622cd0ff
 def train_step(
     run:Run,
     teach:nn.Module, # The lesson, or its data-parallel wrapper
@@ -503,7 +529,7 @@ def train_step(
     "Predict, compare, move the weights"
     set_rates(run.optimiser, run.step, run.config)
     batch = [torch.from_numpy(part).to(device, non_blocking=True) for part in run.batches.next()]
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision=="bf16"): loss,future = teach(*batch)
+    with PlainAttention(), torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision=="bf16"): loss,future = teach(*batch)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if run.config.clip: nn.utils.clip_grad_norm_(run.model.parameters(), run.config.clip)
@@ -571,7 +597,7 @@ def report(
     bar.set_postfix({name: f"{value:.3g}" for name,value in line.items() if name in ("loss", "valid_loss", "speed_ratio")})
     if callback: callback(line)
 
-# %% ../nbs/60_train.ipynb #51bfc71d
+# %% ../nbs/60_train.ipynb #2c4d3e49
 def main(arguments:list[str]|None=None):
     "`python -m audio2pose.train`"
     import argparse
@@ -582,7 +608,7 @@ def main(arguments:list[str]|None=None):
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="processor threads")
     parser.add_argument("--restart", action="store_true", help="ignore a checkpoint that is there")
-    for name in ("steps", "batch", "seed", "stream_steps", "log_every", "validate_every", "save_every"): parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    for name in ("steps", "batch", "seed", "stream_steps", "stream_from", "log_every", "validate_every", "save_every"): parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     for name in ("lr", "noise", "stream", "reset", "velocity", "positions", "save_seconds", "ema"): parser.add_argument(f"--{name.replace('_', '-')}", type=float)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"))
     given = {name: value for name,value in vars(parser.parse_args(arguments)).items() if value is not None}
