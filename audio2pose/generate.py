@@ -110,14 +110,14 @@ def listen(
         heard = model.hear(some.flatten(0, 1))
         yield from [None]*some.shape[1] if heard is None else heard.unflatten(0, some.shape[:2]).unbind(1)
 
-# %% ../nbs/61_generate.ipynb #0e9141e3
+# %% ../nbs/61_generate.ipynb #39579fbb
 def cross_fade(
     old:Float[Tensor, "B M F"], # Fades out
     new:Float[Tensor, "B M F"], # Fades in
 )->Float[Tensor, "B M F"]:
-    "Pass evenly from one motion to another"
-    weight = torch.linspace(0, 1, old.shape[1]+2, device=old.device)[1:-1, None]
-    return old.lerp(new, weight)
+    "Pass from one motion to another without a jump in place or in speed"
+    time = torch.linspace(0, 1, old.shape[1]+2, device=old.device)[1:-1, None]
+    return old.lerp(new, time**2*(3-2*time))
 
 # %% ../nbs/61_generate.ipynb #88a4cbf9
 def continue_motion(
@@ -164,12 +164,12 @@ def autoregress(
         continue_motion(dancing_twin(model, precision), frames, audio, commit, blend)
     return frames[:, c.motion_length:].cpu().clone()
 
-# %% ../nbs/61_generate.ipynb #522d2fc8
+# %% ../nbs/61_generate.ipynb #93a824ab
 BEAT = 34 # Feature column of the beats
 
 def whole_beats(
     features:Float[np.ndarray, "T F"],
-    least:int, # Frames
+    least:int=120, # Frames
 )->int: # Frames
     "The smallest whole number of beats, counted back from the last beat, that spans `least` frames; `least` if there is none"
     beats = np.flatnonzero(features[:, BEAT]) if features.shape[1]>BEAT else np.zeros(0, int)
@@ -178,13 +178,13 @@ def whole_beats(
         if (counted>=least).any(): return int(counted[counted>=least][0])
     return least
 
-# %% ../nbs/61_generate.ipynb #cb83ff23
+# %% ../nbs/61_generate.ipynb #6239f98d
 def outro(
     features:Float[np.ndarray, "T F"], # A song
     frames:int, # How many more
 )->Float[np.ndarray, "N F"]:
     "Continue a song beyond its end: its last bars again, on the same beat"
-    back = min(whole_beats(features, frames), len(features))
+    back = min(whole_beats(features), len(features))
     return features[len(features)-back+np.arange(frames)%back]
 
 # %% ../nbs/61_generate.ipynb #94670f23

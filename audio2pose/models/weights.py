@@ -63,7 +63,7 @@ def unwrap(
         return {name.removeprefix("module."): tensor for name,tensor in tensors.items()}
     return tensors
 
-# %% ../../nbs/40_models.weights.ipynb #f489feab
+# %% ../../nbs/40_models.weights.ipynb #2c2991d2
 def load_state_dict(
     path:str|os.PathLike, # `.safetensors`, or `.pt`, `.pth`, `.bin`
     sha256:str|None=None, # Refuse the file unless it hashes to this
@@ -75,7 +75,7 @@ def load_state_dict(
     try: checkpoint = read_checkpoint(path)
     except Exception as error: # safetensors, zipfile, pickle and torch each raise their own kinds
         why = "it holds something other than tensors, which may run code, so it was not loaded" if "eights_only" in str(error) else "damaged, cut off, or not a checkpoint; fetch it again"
-        raise InputError(f"{path}: {why} ({type(error).__name__}: {str(error).split('. ')[0].splitlines()[0][:80]})") from None
+        raise InputError(f"{path}: {why} ({type(error).__name__}: {str(error).partition('. ')[0][:80]})") from None
     state = unwrap(checkpoint) if isinstance(checkpoint, dict) else {}
     if not state: raise InputError(f"{path}: no named tensors in it; is this a checkpoint of a model?")
     return state
