@@ -26,11 +26,11 @@ SEED = 120 # Frames of seed motion
 HEARD = 240 # Frames of audio, and the length of a window
 TARGET = 20 # Frames to predict
 
-# %% ../../nbs/24_data.windows.ipynb #6479530d
+# %% ../../nbs/24_data.windows.ipynb #ef87fcd5
 def check_sequence(
     name:str, # Named in errors
-    motion:Float[np.ndarray, "T 219"], # `Motion.to_features()`
-    audio:Float[np.ndarray, "M 35"], # `audio.features`
+    motion:np.ndarray, # (T, 219), of `Motion.to_features()`
+    audio:np.ndarray, # (M, 35), of `audio.features`
 ):
     "Refuse arrays of a wrong shape or with numbers that are not finite"
     for stream,frames,width in (("motion", motion, 219), ("audio", audio, 35)):
@@ -86,26 +86,26 @@ def write_store(
         (scratch/"index.json").write_text(json.dumps(dict(sequences=index, short=short), indent=1))
     return short
 
-# %% ../../nbs/24_data.windows.ipynb #0f61315f
+# %% ../../nbs/24_data.windows.ipynb #4823d744
 def toy_sequences(
     count:int=8, # Sequences
     frames:int=600, # Of each
     seed:int=0,
 )->Iterator[tuple]: # Of name, motion (T, 219), audio (T, 35), info
-    "Smooth random motions that sway with a random beat: data for trying things out"
+    "One random dance at many sizes and tempi, with its beats: data for trying things out"
     rng = np.random.default_rng(seed)
     time = np.arange(frames)/60
+    turns = rng.normal(size=(24, 3, 2))*rng.uniform(0, .3, (24, 1, 1))
     for i in range(count):
         bpm = rng.uniform(80, 140)
-        turns = rng.normal(size=(24, 3, 2))*rng.uniform(0, .3, (24, 1, 1))
         sway = np.stack([np.sin(np.pi*bpm/60*time), np.cos(2*np.pi*bpm/60*time)])
         trans = np.array([0, .9, 0])+.1*np.stack([sway[0], 0*time, sway[1]], 1)
         audio = rng.normal(size=(frames, 35))*np.r_[1, np.full(20, 20), np.full(14, .1)]
         audio[:, 33:] = 0
         audio[np.unique(np.round(np.arange(0, time[-1], 60/bpm)*60).astype(int)), 33:] = 1
-        yield f"toy{i:03d}", Motion(np.einsum("jck,kt->tjc", turns, sway), trans).to_features(), audio, dict(genre="TOY", bpm=bpm)
+        yield f"toy{i:03d}", Motion(rng.uniform(.6, 1.4)*np.einsum("jck,kt->tjc", turns, sway), trans).to_features(), audio, dict(genre="TOY", bpm=bpm)
 
-# %% ../../nbs/24_data.windows.ipynb #7f477efb
+# %% ../../nbs/24_data.windows.ipynb #152d6e50
 class Store:
     "Sequences prepared by `write_store`, memory-mapped"
     def __init__(self,
@@ -115,8 +115,8 @@ class Store:
         try: index = json.loads((self.folder/"index.json").read_text())
         except (OSError, ValueError) as error: raise InputError(f"{folder}: not a store of windows ({error}); make one with write_store") from None
         self.info,self.short = index["sequences"],index["short"]
-        self.motion = np.load(self.folder/"motion.npy", mmap_mode="r")
-        self.audio = np.load(self.folder/"audio.npy", mmap_mode="r")
+        try: self.motion,self.audio = (np.load(self.folder/f"{stream}.npy", mmap_mode="r") for stream in ("motion", "audio"))
+        except (OSError, ValueError) as error: raise InputError(f"{folder}: its arrays are missing or cut off ({error}); write the store again") from None
         if self.rows.sum()!=len(self.motion) or len(self.audio)!=len(self.motion):
             raise InputError(f"{folder}: the index counts {self.rows.sum()} frames, motion.npy has {len(self.motion)} and audio.npy {len(self.audio)}; write it again")
 
