@@ -58,7 +58,7 @@ def smooth_union(a, b,
     overlap = np.maximum(fillet-np.abs(a-b), 0)/fillet
     return np.minimum(a, b)-overlap**2*fillet/4
 
-# %% ../nbs/15_body.ipynb #e441b9e7
+# %% ../nbs/15_body.ipynb #c856625b
 def cone(start, stop, radii, fillet, squash=(1, 1, 1)): return round_cone, (start, stop, radii, squash), fillet
 def lump(centre, radii, fillet): return ellipsoid, (centre, radii), fillet
 
@@ -66,16 +66,16 @@ trunk = [
     lump((0, .375, -.03), (.148, .150, .100), .06), # Rib cage
     lump((.068, .390, .010), (.080, .075, .068), .06), # Pectoral
     lump((.085, .360, -.065), (.082, .120, .058), .06), # Shoulder blade
-    cone((0, .500, -.055), (.140, .472, -.050), (.048, .046), .06), # Trapezius
+    cone((0, .500, -.055), (.150, .464, -.050), (.052, .044), .06), # Trapezius
     lump((0, .170, -.020), (.130, .170, .094), .10), # Waist
     lump((0, -.020, -.015), (.146, .125, .106), .09), # Pelvis
     lump((.072, -.085, -.052), (.080, .085, .080), .05), # Buttock
     cone((0, .460, -.050), (0, .620, -.012), (.060, .054), .05)] # Neck
 
-# %% ../nbs/15_body.ipynb #7aeb0e13
+# %% ../nbs/15_body.ipynb #6099c699
 arm = [
-    cone((.185, .470, -.044), (.4535, .4625, -.071), (.056, .043), .05), # Upper arm
-    lump((.203, .474, -.046), (.062, .061, .062), .04), # Deltoid
+    cone((.185, .460, -.044), (.4535, .4625, -.071), (.052, .043), .05), # Upper arm
+    lump((.205, .464, -.046), (.064, .054, .058), .04), # Deltoid
     lump((.320, .467, -.057), (.090, .051, .050), .02), # Biceps and triceps
     cone((.4535, .4625, -.071), (.7205, .4705, -.0775), (.043, .026), .012, (1, .95, 1)), # Forearm
     lump((.535, .463, -.073), (.085, .044, .047), .02)]
@@ -332,11 +332,11 @@ ramps = { # centre, direction, half width, m
     "linshoulder": ((.095, 0, 0), (1, 0, 0), .060), "lshoulder": ((.185, .465, 0), (1, .35, 0), .070),
     "lelbow": ((.4535, 0, 0), (1, 0, 0), .050), "lwrist": ((.7205, 0, 0), (1, 0, 0), .040), "lhand": ((.810, 0, 0), (1, 0, 0), .030)}
 
-# %% ../nbs/15_body.ipynb #0173f18d
+# %% ../nbs/15_body.ipynb #018f5653
 gates = {
     "lhip": lambda p: smooth_step((p[:, 0]+.035)/.07),
     "neck": lambda p: 1-smooth_step((np.abs(p[:, 0])-.06)/.045),
-    "linshoulder": lambda p: smooth_step((p[:, 1]-.30)/.12)}
+    "linshoulder": lambda p: smooth_step((p[:, 1]-.30)/.12)*smooth_step((.62-p[:, 1])/.06)}
 
 def reach(
     points:Float[np.ndarray, "V 3"], # Rest positions, m
