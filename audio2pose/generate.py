@@ -96,12 +96,12 @@ def dancing_twin(
         block.mlp.gelu = nn.Identity()
     return twin
 
-# %% ../nbs/61_generate.ipynb #97d86214
+# %% ../nbs/61_generate.ipynb #b6509f1f
 def listen(
     model:FACT,
-    audio:Float[Tensor, "B L 35"],
+    audio:Float[Tensor, "B T A"],
     starts:range, # First frame of each window
-)->Iterator[Float[Tensor, "B 240 D"]|None]: # Nothing for a deaf model
+)->Iterator[Float[Tensor, "B L D"]|None]: # Nothing for a deaf model
     "Encode windows of the music, a few at once, in the order they are needed"
     at_once = 4 if audio.device.type=="cpu" else 64 # more would only fall out of the processor's cache
     windows = audio.unfold(1, model.config.audio_length, 1).transpose(2, 3) # (B, windows, 240, 35), a view
@@ -119,11 +119,11 @@ def cross_fade(
     time = torch.linspace(0, 1, old.shape[1]+2, device=old.device)[1:-1, None]
     return old.lerp(new, time**2*(3-2*time))
 
-# %% ../nbs/61_generate.ipynb #88a4cbf9
+# %% ../nbs/61_generate.ipynb #b4e85689
 def continue_motion(
     twin:FACT, # From `dancing_twin`
-    frames:Float[Tensor, "B T 225"], # The seed motion, then room for the dance; filled in place
-    audio:Float[Tensor, "A L 35"], # A = B, or 1 song for all
+    frames:Float[Tensor, "B M F"], # M = S + N: the seed motion, then room for the dance; filled in place
+    audio:Float[Tensor, "C T A"], # C = B, or 1 song for all
     commit:int, # Frames kept of each prediction
     blend:bool, # Cross-fade predictions
 ):
@@ -140,16 +140,16 @@ def continue_motion(
         room.copy_(said[:, :room.shape[1]])
         rest = said[:, commit:]
 
-# %% ../nbs/61_generate.ipynb #12a7469b
+# %% ../nbs/61_generate.ipynb #717e22e1
 def autoregress(
     model:FACT,
-    motion:Float[Tensor, "B 120 225"], # Seed motion, as features
-    audio:Float[Tensor, "A L 35"], # From the first seed frame on; A = B, or 1 song for all
+    motion:Float[Tensor, "B S F"]|Float[np.ndarray, "B S F"], # Seed motion, as features
+    audio:Float[Tensor, "C T A"]|Float[np.ndarray, "C T A"], # From the first seed frame on; C = B, or 1 song for all
     steps:int|None=None, # Frames wanted; all that the audio allows unless told
     commit:int=1, # Frames kept of each prediction; 1 is exact
     blend:bool=True, # With commit > 1: cross-fade predictions
     precision:str="fp32", # Or "bf16"
-)->Float[Tensor, "B S 225"]: # On the CPU, S = min(steps, L - 239)
+)->Float[Tensor, "B N F"]: # On the CPU, N = min(steps, T - 239)
     "The published loop on raw arrays: it stops when a whole window of audio no longer exists"
     c,device = model.config,model.head.weight.device
     motion,audio = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in (motion, audio))
@@ -240,9 +240,9 @@ def ends_in_time(
     cuts = cuts[(cuts>=least)&(cuts<=most)]
     return cuts if len(cuts) else anywhere
 
-# %% ../nbs/61_generate.ipynb #93de7187
+# %% ../nbs/61_generate.ipynb #e464fc09
 def seed_from_bank(
-    features:Float[np.ndarray, "T 35"], # The song
+    features:Float[np.ndarray, "T A"], # The song
     seed:int=0, # Variety
     bank:Mapping[str, np.ndarray]|None=None, # The package's own unless told
     frames:int=120, # Length
@@ -258,25 +258,25 @@ def seed_from_bank(
     motion = replace(motion.resample(FPS*stretch[i]), fps=FPS)
     beats = bank["beats"][i][np.isfinite(bank["beats"][i])]*FPS*stretch[i]
     if len(motion)<frames: raise InputError(f"seed_from_bank: entry {i} has {len(motion)} frames, {frames} are needed")
-    end = rng.choice(ends_in_time(beats, on_beat[0] if song_bpm else None, frames, len(motion)))
+    end = rng.choice(ends_in_time(beats, int(on_beat[0]) if song_bpm else None, frames, len(motion)))
     cut = motion[end-frames:end]
     return replace(cut, trans=cut.trans-cut.trans[-1]*[1, 0, 1])
 
-# %% ../nbs/61_generate.ipynb #853fb130
+# %% ../nbs/61_generate.ipynb #50fb49b2
 def seed_features(
     motion:Motion, # At least 2 s
     config:FACTConfig,
-)->Float[np.ndarray, "120 225"]: # float32
+)->Float[np.ndarray, "S F"]: # float32
     "The last frames of a motion, as the model reads them"
     motion = motion if motion.fps==FPS else motion.resample(FPS)
     if len(motion)<config.motion_length: raise InputError(f"generate: the seed motion has {len(motion)} frames at {FPS} fps; {config.motion_length} are needed")
     return motion[-config.motion_length:].to_features(config.motion_dim)
 
-# %% ../nbs/61_generate.ipynb #ffea0534
+# %% ../nbs/61_generate.ipynb #e0cf34e5
 def check_features(
-    features:Float[np.ndarray, "T 35"], # From `audio.features`
+    features:Float[np.ndarray, "T A"], # From `audio.features`
     config:FACTConfig,
-)->Float[np.ndarray, "T 35"]: # float32
+)->Float[np.ndarray, "T A"]: # float32
     "The features of a song, or a complaint about them"
     features = np.asarray(features, np.float32)
     if features.ndim!=2 or features.shape[1]!=config.audio_dim or not len(features):
@@ -284,11 +284,11 @@ def check_features(
     if not np.isfinite(features).all(): raise InputError("generate: the features hold numbers that are not finite; is the audio file damaged?")
     return features
 
-# %% ../nbs/61_generate.ipynb #bce09db4
+# %% ../nbs/61_generate.ipynb #066042cf
 def surround(
-    songs:Sequence[Float[np.ndarray, "T 35"]], # Of any lengths
+    songs:Sequence[Float[np.ndarray, "_ A"]], # Of any lengths
     config:FACTConfig,
-)->Float[np.ndarray, "B L 35"]: # As long as the longest needs
+)->Float[np.ndarray, "B M A"]: # As long as the longest needs
     "Give every song a lead-in and an outro, so that each of its frames has a whole window"
     before,after = config.motion_length,config.audio_length-config.motion_length-1
     longest = max(map(len, songs))
@@ -304,10 +304,10 @@ def as_many(
     if len(lengths)>1 or 0 in lengths: raise InputError(f"generate: got {', '.join(str(len(x)) for x in lists)} songs, seed motions and seeds; lists must be equally long")
     return [x*max(lengths) if len(x)==1 else x for x in lists]
 
-# %% ../nbs/61_generate.ipynb #470cccf5
+# %% ../nbs/61_generate.ipynb #13586ba1
 def generate(
     model:FACT,
-    features:Float[np.ndarray, "T 35"]|list, # From `audio.features`; a list for several songs
+    features:Float[np.ndarray, "T A"]|list, # From `audio.features`; a list for several songs
     seed_motion:Motion|list|None=None, # Two seconds or more to continue; from the bank unless given
     seed:int|list=0, # Variety; a list for several dances
     commit:int=1, # Frames kept of each prediction: 1 as published, up to N faster

@@ -60,6 +60,7 @@ def test_beats_run_through_both_ends(frames, bpm, first, many):
     np.testing.assert_array_equal(whole[120:120+frames], song)
     beats = np.flatnonzero(song[:, BEAT])
     if beats[-1]-beats[0]<120: return # too short to go back whole beats
+    if abs(beats[-1]+period-frames)<1.5: return # the next beat is rounded away at the very end
     gaps = np.diff(np.flatnonzero(whole[:, BEAT]))
     assert abs(gaps-period).max()<2.01
 

@@ -164,7 +164,7 @@ def clock_mask(
     time = torch.cat([torch.arange(length) for length in lengths])
     return time[:, None]>=time
 
-# %% ../../nbs/41_models.fact.ipynb #495c96f8
+# %% ../../nbs/41_models.fact.ipynb #bfd73fa5
 class FACT(nn.Module):
     "Full-Attention Cross-modal Transformer (Li et al., 2021)"
     def __init__(self,
@@ -188,9 +188,9 @@ class FACT(nn.Module):
         self.reset_parameters()
 
     def forward(self,
-        motion:Float[Tensor, "B 120 225"], # Seed frames
-        audio:Float[Tensor, "B 240 35"], # From the first seed frame on
-    )->Float[Tensor, "B N 225"]: # The N frames after the seed
+        motion:Float[Tensor, "B S F"], # Seed frames
+        audio:Float[Tensor, "B L A"], # From the first seed frame on
+    )->Float[Tensor, "B N F"]: # The N frames after the seed
         "Predict the frames that follow; nothing is computed for tokens that are not used"
         return self.decode(motion, self.hear(audio), self.config.rows)
 
@@ -214,10 +214,10 @@ def register_statistics(self:FACT):
 
 FACT.register_statistics = register_statistics
 
-# %% ../../nbs/41_models.fact.ipynb #950aa356
+# %% ../../nbs/41_models.fact.ipynb #62188c55
 def standardise_by(self:FACT,
-    motion:Float[Tensor, "n 225"], # Frames of the training set
-    audio:Float[Tensor, "n 35"], # Feature frames of the training set
+    motion:Float[Tensor, "n F"], # Frames of the training set
+    audio:Float[Tensor, "m A"], # Feature frames of the training set
     least:float=1e-3, # Deviations below this count as no movement
 ):
     "Take means and deviations from data"
@@ -242,10 +242,10 @@ def reset_parameters(self:FACT):
 
 FACT.reset_parameters = reset_parameters
 
-# %% ../../nbs/41_models.fact.ipynb #9cc4cc98
+# %% ../../nbs/41_models.fact.ipynb #90d84752
 def hear(self:FACT,
-    audio:Float[Tensor, "B 240 35"], # Windows of features
-)->Float[Tensor, "B 240 D"]|None: # Nothing, if the model is deaf (`fusion="none"`)
+    audio:Float[Tensor, "B L A"], # Windows of features
+)->Float[Tensor, "B L D"]|None: # Nothing, if the model is deaf (`fusion="none"`)
     "Encode audio windows"
     c = self.config
     if audio.ndim!=3 or audio.shape[1:]!=(c.audio_length, c.audio_dim):
@@ -256,12 +256,12 @@ def hear(self:FACT,
 
 FACT.hear = hear
 
-# %% ../../nbs/41_models.fact.ipynb #875ffb0e
+# %% ../../nbs/41_models.fact.ipynb #cef5c758
 def decode(self:FACT,
-    motion:Float[Tensor, "B 120 225"], # Seed frames
-    heard:Float[Tensor, "B 240 D"]|None, # From `hear`
+    motion:Float[Tensor, "B S F"], # Seed frames
+    heard:Float[Tensor, "B L D"]|None, # From `hear`
     rows:slice|None=None, # Output tokens wanted; all unless told
-)->Float[Tensor, "B R 225"]:
+)->Float[Tensor, "B R F"]:
     "Output tokens for seed frames and encoded audio"
     c = self.config
     if motion.ndim!=3 or motion.shape[1:]!=(c.motion_length, c.motion_dim):
@@ -276,12 +276,12 @@ def decode(self:FACT,
 
 FACT.decode = decode
 
-# %% ../../nbs/41_models.fact.ipynb #66d16eb8
+# %% ../../nbs/41_models.fact.ipynb #3ee20b05
 def last_seen(self:FACT,
-    motion:Float[Tensor, "B 120 225"], # Seed frames, standardised if the model does so
+    motion:Float[Tensor, "B S F"], # Seed frames, standardised if the model does so
     rows:slice|None, # Output tokens wanted
     count:int, # How many those are
-)->Float[Tensor, "B R 225"]:
+)->Float[Tensor, "B R F"]:
     "The frame to which each output token is an offset"
     last = motion[:, -1:]
     if not self.config.causal: return last.expand(-1, count, -1)
@@ -289,21 +289,21 @@ def last_seen(self:FACT,
 
 FACT.last_seen = last_seen
 
-# %% ../../nbs/41_models.fact.ipynb #c94202bc
+# %% ../../nbs/41_models.fact.ipynb #569ed929
 def tokens(self:FACT,
-    motion:Float[Tensor, "B 120 225"], # Seed frames
-    audio:Float[Tensor, "B 240 35"], # From the first seed frame on
-)->Float[Tensor, "B 360 225"]: # 120 without fusion
-    "Every output token, the untrained ones too"
+    motion:Float[Tensor, "B S F"], # Seed frames
+    audio:Float[Tensor, "B L A"], # From the first seed frame on
+)->Float[Tensor, "B R F"]:
+    "Every output token, the untrained ones too: R = S+L, or S without fusion"
     return self.decode(motion, self.hear(audio))
 
 FACT.tokens = tokens
 
-# %% ../../nbs/41_models.fact.ipynb #437601e6
+# %% ../../nbs/41_models.fact.ipynb #4c9616d9
 def loss(self:FACT,
-    motion:Float[Tensor, "B 120 225"], # Seed frames
-    audio:Float[Tensor, "B 240 35"], # From the first seed frame on
-    target:Float[Tensor, "B M 225"], # The frames that follow, at least N
+    motion:Float[Tensor, "B S F"], # Seed frames
+    audio:Float[Tensor, "B L A"], # From the first seed frame on
+    target:Float[Tensor, "B M F"], # The frames that follow, at least N
 )->Float[Tensor, ""]:
     "Mean squared error over the supervised tokens"
     if not self.config.causal: return F.mse_loss(self(motion, audio), target[:, :self.config.future])
