@@ -1,0 +1,433 @@
+// A dancer and the song, in one canvas. `mount(element, data)` builds everything inside `element`; nothing is loaded from anywhere.
+// Two files are joined into one script: scene.js looks (camera, shaders, the two renderers), and player.js acts (bytes, kinematics,
+// clock, controls, mount). Neither imports anything.
+
+// ---- Camera ------------------------------------------------------------------------------------------------------------------
+
+const subtract = (a, b) => a.map((x, i) => x - b[i]);
+const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+const normalise = v => v.map(x => x / Math.hypot(...v));
+
+function multiply4(a, b) { // Column by column, as WebGL stores matrices
+  const out = new Float32Array(16);
+  for (let c = 0; c < 4; c++) for (let r = 0; r < 4; r++) for (let k = 0; k < 4; k++) out[4 * c + r] += a[4 * k + r] * b[4 * c + k];
+  return out;
+}
+
+function lookAt(eye, target, up) {
+  const z = normalise(subtract(eye, target)), x = normalise(cross(up, z)), y = cross(z, x);
+  return new Float32Array([x[0], y[0], z[0], 0, x[1], y[1], z[1], 0, x[2], y[2], z[2], 0, -dot(x, eye), -dot(y, eye), -dot(z, eye), 1]);
+}
+
+function perspective(angle, aspect, near, far) {
+  const f = 1 / Math.tan(angle / 2);
+  return new Float32Array([f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (far + near) / (near - far), -1, 0, 0, 2 * far * near / (near - far), 0]);
+}
+
+function orthographic(half, near, far) {
+  return new Float32Array([1 / half, 0, 0, 0, 0, 1 / half, 0, 0, 0, 0, 2 / (near - far), 0, 0, 0, (far + near) / (near - far), 1]);
+}
+
+const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
+
+class Camera {
+  constructor() {
+    this.angle = 28 * Math.PI / 180;
+    this.follow = true;
+    this.centre = [0, 0, 0];
+    this.reset();
+  }
+
+  reset() {
+    this.wanted = { azimuth: .38, elevation: .16, zoom: 1 };
+    this.now ||= { ...this.wanted };
+  }
+
+  orbit(dx, dy) {
+    this.wanted.azimuth -= dx;
+    this.wanted.elevation = clamp(this.wanted.elevation + dy, .02, 1.45); // Never under the floor, never over the top
+  }
+
+  zoomBy(factor) { this.wanted.zoom = clamp(this.wanted.zoom * factor, .3, 4); }
+
+  // Glide towards where the hand has pulled it; true while it still moves.
+  glide(seconds) {
+    const share = 1 - Math.exp(-14 * seconds);
+    let moving = false;
+    for (const key in this.wanted) {
+      const gap = this.wanted[key] - this.now[key];
+      this.now[key] += Math.abs(gap) < 1e-4 ? gap : share * gap;
+      moving ||= gap !== 0;
+    }
+    return moving;
+  }
+
+  // The distance shows a dancer with both arms out, in a wide window and in a tall one. The lowest `inset` of the picture lies
+  // under the controls, so the dancer is centred in the rest.
+  view(path, ground, aspect, inset) {
+    if (this.follow) this.centre = path;
+    const { azimuth, elevation, zoom } = this.now, half = Math.tan(this.angle / 2);
+    const distance = zoom * Math.max(1.27 / (half * (1 - inset)), 1 / (half * aspect));
+    const target = [this.centre[0], ground + .92, this.centre[2]];
+    const eye = [Math.sin(azimuth) * Math.cos(elevation), Math.sin(elevation), Math.cos(azimuth) * Math.cos(elevation)].map((x, i) => target[i] + distance * x);
+    const projection = perspective(this.angle, aspect, .1, 60);
+    projection[9] = -inset;
+    return { eye, target, matrix: multiply4(projection, lookAt(eye, target, [0, 1, 0])) };
+  }
+}
+
+// ---- Shaders -----------------------------------------------------------------------------------------------------------------
+
+const HEAD = `#version 300 es
+precision highp float;
+precision highp sampler2DShadow;
+`;
+
+// Four joints at most pull at a vertex, each with its weight ("linear blend skinning").
+const SKIN = `
+layout(location = 0) in vec3 vertex;
+layout(location = 1) in vec3 normal;
+layout(location = 2) in vec3 colour;
+layout(location = 3) in uvec4 joints;
+layout(location = 4) in vec4 weights;
+uniform vec4 bones[72]; // 24 matrices of three rows
+uniform float scale;
+vec3 carry(vec4 v) {
+  vec3 sum = vec3(0.);
+  for (int k = 0; k < 4; k++) {
+    int row = 3*int(joints[k]);
+    sum += weights[k]*vec3(dot(bones[row], v), dot(bones[row + 1], v), dot(bones[row + 2], v));
+  }
+  return sum/dot(weights, vec4(1.));
+}
+`;
+
+const DEPTH_VERTEX = HEAD + SKIN + `
+uniform mat4 matrix;
+void main() { gl_Position = matrix*vec4(carry(vec4(vertex*scale, 1.)), 1.); }
+`;
+
+const DEPTH_FRAGMENT = HEAD + `void main() {}`;
+
+// How much of the key light arrives: sixteen looks into the shadow map, spread over a disc so that the edge is soft.
+const SHADOW = `
+uniform sampler2DShadow shadowMap;
+uniform mat4 shadowMatrix;
+float lit(vec3 place, float softness) {
+  vec3 s = (shadowMatrix*vec4(place, 1.)).xyz*.5 + .5;
+  if (any(lessThan(s, vec3(0.))) || any(greaterThan(s, vec3(1.)))) return 1.;
+  float sum = 0.;
+  for (int k = 0; k < 16; k++) {
+    float r = sqrt((float(k) + .5)/16.), a = 2.39996*float(k); // Sunflower seeds
+    sum += texture(shadowMap, vec3(s.xy + softness*r*vec2(cos(a), sin(a)), s.z));
+  }
+  return sum/16.;
+}
+vec3 toScreen(vec3 light) { // A film-like shoulder, then sRGB
+  light = light*(2.51*light + .03)/(light*(2.43*light + .59) + .14);
+  return pow(clamp(light, 0., 1.), vec3(1./2.2));
+}
+`;
+
+const BODY_VERTEX = HEAD + SKIN + `
+uniform mat4 matrix;
+out vec3 place, facing, tint;
+void main() {
+  place = carry(vec4(vertex*scale, 1.));
+  facing = carry(vec4(normal, 0.));
+  tint = pow(colour, vec3(2.2));
+  gl_Position = matrix*vec4(place, 1.);
+}
+`;
+
+// Key, fill, sky and floor from below, and a rim from behind that cuts the figure out of the background.
+const BODY_FRAGMENT = HEAD + SHADOW + `
+in vec3 place, facing, tint;
+uniform vec3 eye, toKey, sky, bounce, rim;
+uniform float ground;
+out vec4 pixel;
+void main() {
+  vec3 n = normalize(facing), v = normalize(eye - place), h = normalize(v + toKey);
+  float direct = lit(place + .012*n, .004);
+  float key = clamp((dot(n, toKey) + .15)/1.15, 0., 1.)*direct;
+  float fill = clamp(dot(n, normalize(vec3(.8, .2, .5))), 0., 1.);
+  float nearFloor = mix(.55, 1., smoothstep(0., .5, place.y - ground)); // Less sky is seen from down there
+  vec3 light = 1.9*key*vec3(1., .95, .88) + .32*fill*vec3(.75, .85, 1.) + nearFloor*mix(bounce, sky, .5 + .5*n.y);
+  float edge = pow(1. - clamp(dot(n, v), 0., 1.), 3.)*smoothstep(-.3, .6, n.y + .4*abs(n.x));
+  float gloss = pow(clamp(dot(n, h), 0., 1.), 28.)*direct;
+  pixel = vec4(toScreen(.50*tint*light + .05*gloss + edge*rim), 1.);
+}
+`;
+
+const GROUND_VERTEX = HEAD + `
+uniform mat4 matrix;
+uniform vec3 centre;
+uniform float reach;
+out vec3 place;
+void main() {
+  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1)*2. - 1.;
+  place = centre + vec3(corner.x, 0., corner.y)*reach;
+  gl_Position = matrix*vec4(place, 1.);
+}
+`;
+
+// Grid lines half a metre apart, one pixel thin at any distance; the cast shadow; and the darkness right under a foot, from a
+// second depth map that looks up through the floor: the nearer the body, the less light gets in.
+const GROUND_FRAGMENT = HEAD + SHADOW + `
+in vec3 place;
+uniform sampler2D contactMap;
+uniform mat4 contactMatrix;
+uniform vec3 centre, dancer, floorColour, lineColour, glow;
+uniform float reach, shade, pulse;
+out vec4 pixel;
+float lines(float cell) {
+  vec2 x = place.xz/cell, width = max(fwidth(x), 1e-4);
+  vec2 line = clamp(1. - abs(fract(x - .5) - .5)/width, 0., 1.);
+  vec2 far = clamp(1. - 2.*width, 0., 1.); // Before lines merge into grey they vanish
+  return max(line.x*far.x, line.y*far.y);
+}
+float contact() {
+  vec2 c = (contactMatrix*vec4(place, 1.)).xy*.5 + .5;
+  if (any(lessThan(c, vec2(0.))) || any(greaterThan(c, vec2(1.)))) return 0.;
+  float sum = 0.;
+  for (int k = 0; k < 24; k++) {
+    float r = sqrt((float(k) + .5)/24.), a = 2.39996*float(k);
+    float height = texture(contactMap, c + .055*r*vec2(cos(a), sin(a))).r; // 0 at the floor, 1 out of reach
+    sum += pow(1. - height, 3.);
+  }
+  vec2 edge = smoothstep(0., .1, c)*smoothstep(1., .9, c);
+  return edge.x*edge.y*sum/24.;
+}
+void main() {
+  float away = length(place.xz - centre.xz)/reach, near = length(place.xz - dancer.xz);
+  vec3 colour = mix(floorColour, lineColour, .30*lines(.5) + .45*lines(2.));
+  colour += glow*((1. + .5*pulse)*exp(-.55*near*near) + pulse*pulse*exp(-30.*pow(near - .4 - .6*(1. - pulse), 2.)));
+  float dark = 1. - (1. - shade*(1. - lit(place, .012)))*(1. - .75*contact());
+  colour *= 1. - dark;
+  pixel = vec4(colour, smoothstep(1., .12, away));
+}
+`;
+
+const BACK_VERTEX = HEAD + `
+out vec2 spot;
+void main() { spot = vec2(gl_VertexID & 1, gl_VertexID >> 1)*4. - 1.; gl_Position = vec4(spot, 1., 1.); }
+`;
+
+const BACK_FRAGMENT = HEAD + `
+in vec2 spot;
+uniform vec3 backTop, backMiddle;
+out vec4 pixel;
+float grain(vec2 p) { return fract(52.9829189*fract(dot(p, vec2(.06711056, .00583715)))) - .5; } // Hides the steps of 8 bits
+void main() {
+  float away = length(spot*vec2(.75, .9) - vec2(0., .05));
+  pixel = vec4(mix(backMiddle, backTop, smoothstep(0., 1.35, away)) + grain(gl_FragCoord.xy)/255., 1.);
+}
+`;
+
+const PALETTES = {
+  light: {
+    backTop: [.80, .82, .85], backMiddle: [.945, .95, .96], floorColour: [.85, .86, .875], lineColour: [.62, .65, .69], glow: [.075, .07, .065],
+    sky: [.60, .65, .72], bounce: [.36, .34, .32], rim: [.16, .17, .18], shade: .42,
+  },
+  dark: {
+    backTop: [.045, .05, .062], backMiddle: [.125, .14, .165], floorColour: [.105, .115, .135], lineColour: [.30, .33, .38], glow: [.085, .085, .09],
+    sky: [.26, .31, .40], bounce: [.13, .12, .12], rim: [.42, .48, .60], shade: .62,
+  },
+};
+
+// ---- Drawing with WebGL2 -----------------------------------------------------------------------------------------------------
+
+class Program {
+  constructor(gl, vertex, fragment) {
+    this.gl = gl;
+    this.program = gl.createProgram();
+    for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+      const shader = gl.createShader(kind);
+      gl.shaderSource(shader, source);
+      gl.compileShader(shader);
+      gl.attachShader(this.program, shader);
+      this.log = (this.log || "") + (gl.getShaderInfoLog(shader) || "");
+    }
+    gl.linkProgram(this.program);
+    if (!gl.getProgramParameter(this.program, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(gl.getProgramInfoLog(this.program) + this.log);
+    this.uniforms = {};
+    for (let i = 0; i < gl.getProgramParameter(this.program, gl.ACTIVE_UNIFORMS); i++) {
+      const { name, type } = gl.getActiveUniform(this.program, i);
+      this.uniforms[name.replace("[0]", "")] = { type, location: gl.getUniformLocation(this.program, name) };
+    }
+  }
+
+  use(values) { // Sets the uniforms it knows and ignores the rest, so one object serves every program
+    const gl = this.gl;
+    gl.useProgram(this.program);
+    for (const [name, { type, location }] of Object.entries(this.uniforms)) {
+      const value = values[name];
+      if (type === gl.FLOAT_MAT4) gl.uniformMatrix4fv(location, false, value);
+      else if (type === gl.FLOAT_VEC4) gl.uniform4fv(location, value);
+      else if (type === gl.FLOAT_VEC3) gl.uniform3fv(location, value);
+      else if (type === gl.FLOAT) gl.uniform1f(location, value);
+      else gl.uniform1i(location, value);
+    }
+  }
+}
+
+const KEY = normalise([-.42, .82, .5]); // Towards the key light: over the dancer's right shoulder, seen from the front
+const CONTACT_HEIGHT = .45; // m, above which the floor does not notice a body
+
+class SolidRenderer {
+  constructor(canvas, data) {
+    this.canvas = canvas;
+    this.gl = canvas.getContext("webgl2", { antialias: true, alpha: false, powerPreference: "high-performance" });
+    if (!this.gl) throw new Error("no WebGL2");
+    this.body = data.body;
+    this.build();
+    canvas.addEventListener("webglcontextlost", event => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => { this.build(); this.onrestore?.(); });
+  }
+
+  build() {
+    const gl = this.gl;
+    this.programs = {
+      depth: new Program(gl, DEPTH_VERTEX, DEPTH_FRAGMENT), body: new Program(gl, BODY_VERTEX, BODY_FRAGMENT),
+      ground: new Program(gl, GROUND_VERTEX, GROUND_FRAGMENT), back: new Program(gl, BACK_VERTEX, BACK_FRAGMENT),
+    };
+    this.empty = gl.createVertexArray();
+    this.mesh = this.loadMesh();
+    this.shadow = this.depthTarget(1024, true);
+    this.contact = this.depthTarget(256, false);
+  }
+
+  loadMesh() {
+    const gl = this.gl, body = this.body, mesh = gl.createVertexArray();
+    gl.bindVertexArray(mesh);
+    const columns = [["vertices", 3, gl.SHORT, true], ["normals", 3, gl.BYTE, true], ["colours", 3, gl.UNSIGNED_BYTE, true],
+                     ["joints", 4, gl.UNSIGNED_BYTE, false], ["weights", 4, gl.UNSIGNED_BYTE, true]];
+    columns.forEach(([name, size, type, normalised], slot) => {
+      gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+      gl.bufferData(gl.ARRAY_BUFFER, bytes(body[name]), gl.STATIC_DRAW);
+      gl.enableVertexAttribArray(slot);
+      if (name === "joints") gl.vertexAttribIPointer(slot, size, type, 0, 0);
+      else gl.vertexAttribPointer(slot, size, type, normalised, 0, 0);
+    });
+    const faces = array(Uint32Array, body.faces);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, faces, gl.STATIC_DRAW);
+    gl.bindVertexArray(null);
+    return { array: mesh, count: faces.length };
+  }
+
+  depthTarget(size, compare) {
+    const gl = this.gl, texture = gl.createTexture(), frame = gl.createFramebuffer();
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.DEPTH_COMPONENT24, size, size);
+    const filter = compare ? gl.LINEAR : gl.NEAREST;
+    const set = (key, value) => gl.texParameteri(gl.TEXTURE_2D, key, value);
+    set(gl.TEXTURE_MIN_FILTER, filter);
+    set(gl.TEXTURE_MAG_FILTER, filter);
+    set(gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE);
+    set(gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
+    if (compare) set(gl.TEXTURE_COMPARE_MODE, gl.COMPARE_REF_TO_TEXTURE);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.DEPTH_ATTACHMENT, gl.TEXTURE_2D, texture, 0);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    return { size, texture, frame };
+  }
+
+  draw(pose, view, ground, palette, pulse) {
+    const gl = this.gl, [x, , z] = pose.positions[0];
+    if (gl.isContextLost()) return;
+    const middle = [x, ground + .8, z], lamp = KEY.map((k, i) => middle[i] + 5 * k);
+    const shadowMatrix = multiply4(orthographic(2, 1, 9), lookAt(lamp, middle, [0, 1, 0]));
+    const contactMatrix = multiply4(orthographic(1.6, 0, CONTACT_HEIGHT), lookAt([x, ground, z], [x, ground + 1, z], [0, 0, 1]));
+    const values = {
+      ...PALETTES[palette], bones: pose.matrices, scale: this.body.scale, eye: view.eye, toKey: KEY, shadowMatrix, contactMatrix, shadowMap: 0,
+      contactMap: 1, ground, pulse, dancer: [x, ground, z], centre: [view.target[0], ground, view.target[2]], reach: 11,
+    };
+    this.drawDepth(this.shadow, { ...values, matrix: shadowMatrix });
+    this.drawDepth(this.contact, { ...values, matrix: contactMatrix });
+    this.drawScene({ ...values, matrix: view.matrix });
+  }
+
+  drawBody(program, values) {
+    program.use(values);
+    this.gl.bindVertexArray(this.mesh.array);
+    this.gl.drawElements(this.gl.TRIANGLES, this.mesh.count, this.gl.UNSIGNED_INT, 0);
+  }
+
+  drawDepth(target, values) {
+    const gl = this.gl;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, target.frame);
+    gl.viewport(0, 0, target.size, target.size);
+    gl.enable(gl.DEPTH_TEST);
+    gl.depthMask(true);
+    gl.clear(gl.DEPTH_BUFFER_BIT);
+    this.drawBody(this.programs.depth, values);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+  }
+
+  drawScene(values) {
+    const gl = this.gl;
+    [this.shadow, this.contact].forEach(({ texture }, unit) => {
+      gl.activeTexture(gl.TEXTURE0 + unit);
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+    });
+    gl.viewport(0, 0, this.canvas.width, this.canvas.height);
+    gl.clear(gl.DEPTH_BUFFER_BIT);
+    this.drawBody(this.programs.body, values);
+    gl.bindVertexArray(this.empty);
+    gl.depthFunc(gl.LEQUAL);
+    gl.depthMask(false); // Background and floor only fill what the body leaves free
+    this.programs.back.use(values);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+    this.programs.ground.use(values);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+    gl.disable(gl.BLEND);
+    gl.depthMask(true);
+  }
+}
+
+// ---- Drawing without ---------------------------------------------------------------------------------------------------------
+
+class StickRenderer {
+  constructor(canvas, data) {
+    this.canvas = canvas;
+    this.pen = canvas.getContext("2d");
+    this.parents = data.skeleton.parents;
+  }
+
+  draw(pose, view, ground, palette) {
+    const { pen, canvas } = this, { width, height } = canvas, m = view.matrix;
+    const project = ([x, y, z]) => {
+      const [a, b, , w] = [0, 1, 2, 3].map(r => m[r] * x + m[4 + r] * y + m[8 + r] * z + m[12 + r]);
+      return [(a / w + 1) * width / 2, (1 - b / w) * height / 2];
+    };
+    const path = (from, to) => { pen.beginPath(); pen.moveTo(...project(from)); pen.lineTo(...project(to)); pen.stroke(); };
+    const dark = palette === "dark", [x, , z] = pose.positions[0];
+    pen.fillStyle = dark ? "#1b1f26" : "#eef0f2";
+    pen.fillRect(0, 0, width, height);
+    pen.lineCap = "round";
+    pen.lineWidth = height / 700;
+    pen.strokeStyle = dark ? "#454d59" : "#b3bac4";
+    for (let k = -4; k <= 4; k++) {
+      path([x - 2, ground, z + k / 2], [x + 2, ground, z + k / 2]);
+      path([x + k / 2, ground, z - 2], [x + k / 2, ground, z + 2]);
+    }
+    pen.lineWidth = height / 70;
+    pen.strokeStyle = dark ? "#ff9d5c" : "#c2410c";
+    this.parents.forEach((parent, j) => { if (j) path(pose.positions[parent], pose.positions[j]); });
+    pen.beginPath();
+    pen.arc(...project(pose.positions[15]), height / 45, 0, 7);
+    pen.stroke();
+  }
+}
+
+function renderer(canvas, data, note) {
+  try { return new SolidRenderer(canvas, data); }
+  catch (error) {
+    note.textContent = "This browser offers no WebGL 2, so the dancer is a stick figure. Turn on hardware acceleration, or try another browser.";
+    return new StickRenderer(canvas, data);
+  }
+}
