@@ -1,0 +1,53 @@
+"What all tests share: shapes that are checked, golden numbers, real material that may be absent"
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE)) # The hook imports its checker by name
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from jaxtyping import install_import_hook # noqa: E402
+
+if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0": install_import_hook("audio2pose", "shapes.check")
+
+
+# ---- golden numbers and real material
+
+@pytest.fixture(scope="session")
+def golden():
+    "Loads `tests/golden/NAME.npz`"
+    def load(name):
+        with np.load(HERE/"golden"/f"{name}.npz", allow_pickle=False) as file: return dict(file)
+    return load
+
+
+@pytest.fixture(scope="session")
+def shared():
+    "Finds a file of real material beside the repository, or skips the test"
+    folder = Path(os.environ.get("AUDIO2POSE_SHARED", ROOT.parent/"shared"))
+    def find(name):
+        path = folder/name
+        if not path.exists(): pytest.skip(f"{name} is not here; set AUDIO2POSE_SHARED to the folder that has it")
+        return path
+    return find
+
+
+@pytest.fixture(scope="session")
+def real_motion(shared):
+    "A motion of AIST++"
+    from audio2pose.motion import Motion
+    return Motion.load(shared("real/aist/motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl"))
+
+
+# ---- where commands may write
+
+@pytest.fixture
+def data_folder(tmp_path, monkeypatch):
+    "An empty data folder for this test"
+    monkeypatch.setenv("AUDIO2POSE_DATA", str(tmp_path/"data"))
+    return tmp_path/"data"

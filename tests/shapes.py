@@ -1,0 +1,22 @@
+"""How the tests check every annotated shape: the type checker of jaxtyping's import hook.
+
+A function may refuse what it is given, and tests do hand it wrong shapes to see that it complains well. So arrays are checked after
+a call that ended well: what was accepted and what was returned must both be what the annotations say."""
+from typing import Any, get_args
+
+from beartype import beartype
+from jaxtyping import AbstractArray
+
+
+def has_array(hint):
+    "Whether an annotation speaks of an array anywhere"
+    return isinstance(hint, type) and issubclass(hint, AbstractArray) or any(map(has_array, get_args(hint)))
+
+
+def check(function):
+    "Check the arrays among arguments and result"
+    hints = getattr(function, "__annotations__", {})
+    if hints.get("return", Any) is Any: return function # The check before the call
+    if function.__name__=="__init__": return function # A dataclass may mend what it is given in `__post_init__`
+    function.__annotations__ = {name: hint for name,hint in hints.items() if has_array(hint)}
+    return beartype(function)
