@@ -45,7 +45,7 @@ def named(
     if protocol not in protocols: raise InputError(f"metrics.beat: no protocol {protocol!r}; there are {', '.join(protocols)}")
     return protocols[protocol]
 
-# %% ../../nbs/31_metrics.beat.ipynb #472cbbcf
+# %% ../../nbs/31_metrics.beat.ipynb #d23a6b1f
 def kinematic_beats(
     positions:Float[np.ndarray, "T J 3"], # m
     fps:float=60, # Frames per second
@@ -57,7 +57,8 @@ def kinematic_beats(
     if p.arriving: curve = np.concatenate([np.zeros(min(len(positions), 1)), curve])
     if p.smoothing and len(curve): curve = gaussian_filter1d(curve, p.smoothing*fps)
     if not len(curve): return np.zeros(0)
-    return argrelmin(curve, order=max(1, round(p.reach*fps)))[0]/fps
+    half_step = (.5/60-.5/fps)*(1 if p.arriving else -1)
+    return argrelmin(curve, order=max(1, round(p.reach*fps)))[0]/fps+half_step
 
 # %% ../../nbs/31_metrics.beat.ipynb #fac99f72
 def beat_align(
