@@ -92,7 +92,7 @@ function smoothPath(trans, frames, width) {
 // towards the song: no jitter, no drift. Before the sound has really started we wait; after its end we count alone.
 class Clock {
   constructor(audio, soundLength, length) {
-    Object.assign(this, { audio, soundLength, length, playing: false, rate: 1, loop: false, mark: 0, wall: 0, start: 0, moving: false });
+    Object.assign(this, { audio, soundLength, length, playing: false, rate: 1, loop: false, mark: 0, wall: 0, start: 0, heard: 0, moving: false });
   }
 
   get sounding() { return this.audio && !this.audio.error && !this.audio.ended && this.mark < this.soundLength - .01; }
@@ -108,15 +108,14 @@ class Clock {
     return this.mark;
   }
 
+  // Only a value that has just changed says where the song is; an old one lags behind by the length of its step.
   follow(time) {
-    const heard = this.audio.currentTime;
-    if (this.audio.seeking) return this.mark;
-    if (!this.moving) {
-      this.moving = !this.audio.paused && heard !== this.start;
-      return this.moving ? heard : this.mark;
-    }
-    const gap = heard - time, share = 1 - Math.exp(-4 * (time - this.mark)); // Closes in a quarter of a second
-    return Math.abs(gap) > .08 ? heard : Math.max(this.mark, time + share * gap);
+    const heard = this.audio.currentTime, fresh = heard !== this.heard;
+    if (this.audio.seeking || !(this.moving ||= fresh && !this.audio.paused)) return this.mark;
+    if (!fresh) return time - heard < .25 ? time : this.mark; // The song has stalled: wait for it
+    const started = this.heard === this.start, gap = heard - time;
+    this.heard = heard;
+    return started || Math.abs(gap) > .08 ? heard : Math.max(this.mark, time + .1 * gap);
   }
 
   finish() {
@@ -143,7 +142,7 @@ class Clock {
     if (!this.audio || this.mark >= this.soundLength - .01) return;
     this.moving = false;
     this.audio.currentTime = this.mark;
-    this.start = this.audio.currentTime;
+    this.start = this.heard = this.audio.currentTime;
     this.audio.playbackRate = this.rate;
     try { await this.audio.play(); }
     catch (error) {
@@ -267,118 +266,148 @@ function loadSound(sound, note) {
   return audio;
 }
 
-export function mount(element, data) {
-  element.classList.add("a2p");
-  element.tabIndex = 0;
-  element.insertAdjacentHTML("beforeend", MARKUP);
-  const find = name => element.querySelector(name);
-  const canvas = find("canvas"), scrub = find("input"), note = find(".note");
-  find(".title").textContent = data.title;
+// What `mount` returns: seek(t), play(), pause(), time, frame, frames, fps, ready; the rest is its own affair.
+class Player {
+  constructor(element, data) {
+    Object.assign(this, { element, frames: data.frames, fps: data.fps, beats: data.beats, ready: false, drawn: 0 });
+    element.classList.add("a2p");
+    element.tabIndex = 0;
+    element.insertAdjacentHTML("beforeend", MARKUP);
+    this.canvas = this.find("canvas");
+    const sound = data.sound ? data.sound.seconds : 0;
+    this.length = Math.max(this.frames / this.fps, sound);
+    this.audio = loadSound(data.sound, this.find(".note"));
+    this.clock = new Clock(this.audio, sound, this.length);
+    this.dance = new Dance(data);
+    this.camera = new Camera();
+    this.screen = renderer(this.canvas, data, this.find(".note"));
+    this.night = matchMedia("(prefers-color-scheme: dark)");
+    Object.assign(this, { stale: true, last: performance.now(), pace: 16, sharpness: 1, inset: 0, wasPlaying: false });
+    this.label(data.title);
+    this.listen();
+  }
 
-  const dance = new Dance(data), camera = new Camera(), screen = renderer(canvas, data, note), audio = loadSound(data.sound, note);
-  const length = Math.max(data.frames / data.fps, data.sound ? data.sound.seconds : 0), beats = data.beats;
-  const clock = new Clock(audio, data.sound ? data.sound.seconds : 0, length);
-  const night = matchMedia("(prefers-color-scheme: dark)");
-  let stale = true, last = performance.now(), drawn = 0, pace = 16, sharpness = 1, inset = 0, wasPlaying = false;
-  const redraw = () => { stale = true; };
+  get time() { return this.clock.time; }
+  get frame() { return this.frameAt(this.clock.time); }
+  get playing() { return this.clock.playing; }
 
-  const frameAt = time => clamp(Math.round(time * data.fps), 0, data.frames - 1);
-  const toggle = () => clock.playing ? player.pause() : player.play();
-  const step = count => { player.pause(); player.seek((Math.round(clock.time * data.fps) + count) / data.fps); };
+  seek(time) { this.clock.seek(time); this.redraw(); }
+  pause() { this.clock.pause(); this.redraw(); }
+  play() { this.redraw(); return this.clock.play().then(() => this.redraw()); }
+  toggle() { this.playing ? this.pause() : this.play(); }
+  step(count) { this.pause(); this.seek((Math.round(this.time * this.fps) + count) / this.fps); }
 
-  function fit() { // One canvas pixel per screen pixel, up to two per CSS pixel
-    const ratio = (clock.playing ? sharpness : 1) * Math.min(devicePixelRatio || 1, 2);
+  find(name) { return this.element.querySelector(name); }
+  frameAt(time) { return clamp(Math.round(time * this.fps), 0, this.frames - 1); }
+  redraw() { this.stale = true; }
+
+  label(title) {
+    this.find(".title").textContent = title;
+    this.find(".length").textContent = clockText(this.length);
+    this.find(".sound").hidden = !this.audio;
+    this.find(".full").hidden = !document.fullscreenEnabled;
+    this.find("input").max = this.length;
+  }
+
+  listen() {
+    const on = (name, event, action) => this.find(name).addEventListener(event, action);
+    on(".play", "click", () => this.toggle());
+    on(".sound", "click", () => this.mute());
+    on(".loop", "click", () => this.repeat());
+    on(".follow", "click", () => this.track());
+    on(".full", "click", () => this.fill());
+    on("input", "input", event => this.seek(event.target.valueAsNumber));
+    on("select", "change", event => this.clock.setRate(Number(event.target.value)));
+    listenToPointer(this.canvas, this.camera, () => this.toggle(), () => this.redraw());
+    listenToKeys(this.element, this.keys());
+    this.night.addEventListener("change", () => this.redraw());
+    this.screen.onrestore = () => this.redraw();
+    new ResizeObserver(() => this.fit()).observe(this.canvas);
+  }
+
+  keys() {
+    const jump = seconds => this.seek(this.time + seconds), zoom = factor => { this.camera.zoomBy(factor); this.redraw(); };
+    const play = () => this.toggle(), home = () => { this.camera.reset(); this.redraw(); };
+    return {
+      " ": play, k: play, m: () => this.mute(), l: () => this.repeat(), c: () => this.track(), f: () => this.fill(), r: home,
+      ArrowLeft: far => jump(far ? -5 : -1), ArrowRight: far => jump(far ? 5 : 1), ArrowUp: () => zoom(.9), ArrowDown: () => zoom(1 / .9),
+      ",": () => this.step(-1), ".": () => this.step(1), Home: () => this.seek(0), End: () => this.seek(this.length),
+    };
+  }
+
+  press(name) { // Turn a toggle button over; is it on now?
+    const button = this.find(name), on = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", on);
+    this.redraw();
+    return on;
+  }
+
+  mute() { if (this.audio) this.audio.muted = !this.press(".sound"); }
+  repeat() { this.clock.loop = this.press(".loop"); }
+  track() { this.camera.follow = this.press(".follow"); }
+  fill() { document.fullscreenElement ? document.exitFullscreen() : this.element.requestFullscreen?.(); }
+
+  fit() { // One canvas pixel per screen pixel, up to two per CSS pixel
+    const { canvas } = this, ratio = (this.playing ? this.sharpness : 1) * Math.min(devicePixelRatio || 1, 2);
     const width = Math.max(1, Math.round(canvas.clientWidth * ratio)), height = Math.max(1, Math.round(canvas.clientHeight * ratio));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    inset = (canvas.getBoundingClientRect().bottom - find(".controls").getBoundingClientRect().top) / Math.max(1, canvas.clientHeight);
-    find(".beats path").setAttribute("d", beatTicks(beats, length, find(".beats").clientWidth));
-    redraw();
+    const covered = canvas.getBoundingClientRect().bottom - this.find(".controls").getBoundingClientRect().top;
+    this.inset = clamp(covered / Math.max(1, canvas.clientHeight), 0, .5);
+    this.find(".beats path").setAttribute("d", beatTicks(this.beats, this.length, this.find(".beats").clientWidth));
+    this.redraw();
   }
 
   // A machine that cannot keep up gets a coarser picture while it plays, rather than a jerky one; never finer again, lest it swing.
-  function easeOff(milliseconds) {
-    pace += .08 * (Math.min(milliseconds, 200) - pace);
-    if (pace < 32 || sharpness < .5) return;
-    sharpness *= .8;
-    pace = 16;
-    fit();
+  easeOff(milliseconds) {
+    this.pace += .08 * (Math.min(milliseconds, 200) - this.pace);
+    if (this.pace < 32 || this.sharpness < .5) return;
+    this.sharpness *= .8;
+    this.pace = 16;
+    this.fit();
   }
 
-  function showTime(time) {
-    element.classList.toggle("playing", clock.playing);
-    find(".time").textContent = clockText(time);
-    find(".clock").title = `${time.toFixed(3)} s, frame ${frameAt(time)} of ${data.frames}`;
+  showTime(time) {
+    const scrub = this.find("input");
+    this.element.classList.toggle("playing", this.playing);
+    this.find(".time").textContent = clockText(time);
+    this.find(".clock").title = `${time.toFixed(3)} s, frame ${this.frameAt(time)} of ${this.frames}`;
     scrub.value = time;
-    scrub.setAttribute("aria-valuetext", `${clockText(time)} of ${clockText(length)}`);
-    scrub.style.setProperty("--done", `${100 * time / length}%`);
+    scrub.setAttribute("aria-valuetext", `${clockText(time)} of ${clockText(this.length)}`);
+    scrub.style.setProperty("--done", `${100 * time / this.length}%`);
   }
 
-  function draw(time) {
-    const place = clamp(clock.playing ? time * data.fps : frameAt(time), 0, data.frames - 1);
-    const pose = dance.at(place);
-    const view = camera.view(pose.path, dance.ground, canvas.width / canvas.height, clamp(inset, 0, .5));
-    const pulse = clock.playing ? Math.exp(-5 * (time - lastBeat(beats, time))) : 0;
-    screen.draw(pose, view, dance.ground, night.matches ? "dark" : "light", pulse);
-    drawn++;
+  draw(time) { // At rest exactly one frame, in motion wherever between two frames the song is
+    const place = this.playing ? clamp(time * this.fps, 0, this.frames - 1) : this.frameAt(time);
+    const pose = this.dance.at(place), { ground } = this.dance;
+    const view = this.camera.view(pose.path, ground, this.canvas.width / this.canvas.height, this.inset);
+    const pulse = this.playing ? Math.exp(-5 * (time - lastBeat(this.beats, time))) : 0;
+    this.screen.draw(pose, view, ground, this.night.matches ? "dark" : "light", pulse);
+    this.drawn++;
   }
 
-  function tick(now) {
-    if (!element.isConnected) return player.pause(); // Taken off the page: be quiet
-    const time = clock.time;
-    const gliding = camera.glide(Math.min((now - last) / 1000, .1));
-    if (clock.playing && wasPlaying) easeOff(now - last);
-    if (clock.playing !== wasPlaying) fit();
-    wasPlaying = clock.playing;
-    last = now;
-    if (clock.playing || gliding || stale) {
-      stale = false;
-      showTime(time);
-      draw(time);
+  tick(now) {
+    if (!this.element.isConnected) return this.pause(); // Taken off the page: be quiet
+    const time = this.time, gliding = this.camera.glide(Math.min((now - this.last) / 1000, .1));
+    if (this.playing && this.wasPlaying) this.easeOff(now - this.last);
+    if (this.playing !== this.wasPlaying) this.fit();
+    this.wasPlaying = this.playing;
+    this.last = now;
+    if (this.playing || gliding || this.stale) {
+      this.stale = false;
+      this.showTime(time);
+      this.draw(time);
     }
-    requestAnimationFrame(tick);
+    requestAnimationFrame(later => this.tick(later));
   }
 
-  const player = {
-    audio, frames: data.frames, fps: data.fps, length, ready: false,
-    get time() { return clock.time; },
-    get frame() { return frameAt(clock.time); },
-    get playing() { return clock.playing; },
-    get drawn() { return drawn; },
-    seek(time) { clock.seek(time); redraw(); },
-    play() { redraw(); return clock.play().then(redraw); },
-    pause() { clock.pause(); redraw(); },
-  };
+  begin() {
+    this.fit();
+    requestAnimationFrame(now => { this.tick(now); this.ready = true; });
+  }
+}
 
-  const press = (button, change) => {
-    const on = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", on);
-    change(on);
-    redraw();
-  };
-  const mute = () => press(find(".sound"), on => { if (audio) audio.muted = !on; });
-  const loop = () => press(find(".loop"), on => { clock.loop = on; });
-  const follow = () => press(find(".follow"), on => { camera.follow = on; });
-  const full = () => document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen?.();
-
-  find(".length").textContent = clockText(length);
-  find(".sound").hidden = !audio;
-  find(".full").hidden = !document.fullscreenEnabled;
-  scrub.max = length;
-  scrub.addEventListener("input", () => player.seek(scrub.valueAsNumber));
-  for (const [name, action] of [[".play", toggle], [".sound", mute], [".loop", loop], [".follow", follow], [".full", full]])
-    find(name).addEventListener("click", action);
-  find("select").addEventListener("change", event => clock.setRate(Number(event.target.value)));
-  listenToPointer(canvas, camera, toggle, redraw);
-  listenToKeys(element, {
-    " ": toggle, k: toggle, m: mute, l: loop, c: follow, f: full, r: () => { camera.reset(); redraw(); },
-    ArrowLeft: far => player.seek(clock.time - (far ? 5 : 1)), ArrowRight: far => player.seek(clock.time + (far ? 5 : 1)),
-    ArrowUp: () => { camera.zoomBy(.9); redraw(); }, ArrowDown: () => { camera.zoomBy(1 / .9); redraw(); },
-    ",": () => step(-1), ".": () => step(1), Home: () => player.seek(0), End: () => player.seek(length),
-  });
-  night.addEventListener("change", redraw);
-  screen.onrestore = redraw;
-  new ResizeObserver(fit).observe(canvas);
-  fit();
-  requestAnimationFrame(now => { tick(now); player.ready = true; });
+export function mount(element, data) {
+  const player = new Player(element, data);
+  player.begin();
   return player;
 }
