@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio2pose.core import FPS, InputError
-from audio2pose.generate import BEAT, autoregress, generate, lead_in, outro, seed_from_bank
+from audio2pose.generate import BEAT, autoregress, dance, generate, lead_in, outro, seed_from_bank
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.motion import Motion
 
@@ -151,6 +151,18 @@ def test_an_exploding_model_is_named(model, bank):
     broken = FACT(TINY)
     with torch.no_grad(): broken.head.bias.fill_(torch.inf)
     with pytest.raises(InputError, match="exploded"): generate(broken, make_song(30, 120), bank=bank, commit=10)
+
+
+@pytest.mark.parametrize("seconds", [1., 2.51])
+def test_the_door(model, bank, seconds, tmp_path, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    time = np.arange(round(seconds*22050))/22050
+    soundfile.write(tmp_path/"a song.wav", .3*np.sin(2*np.pi*220*time)*(time%.5<.1), 22050)
+    monkeypatch.setattr("audio2pose.generate.load_bank", lambda: bank)
+    model.save_pretrained(tmp_path/"model")
+    door = dance(tmp_path/"a song.wav", tmp_path/"model", seed=1)
+    assert len(door)==round(seconds*FPS)
+    assert dance(tmp_path/"a song.wav", model, seed=1).poses.tobytes()==door.poses.tobytes()
 
 
 @pytest.mark.gpu
