@@ -110,6 +110,12 @@ void main() { gl_Position = matrix*vec4(carry(vec4(vertex*scale, 1.)), 1.); }
 
 const DEPTH_FRAGMENT = HEAD + `void main() {}`;
 
+// Seen through the floor from below: how close the body is to it, 1 where it touches.
+const CONTACT_FRAGMENT = HEAD + `
+out vec4 pixel;
+void main() { pixel = vec4(pow(1. - gl_FragCoord.z, 3.)); }
+`;
+
 // How much of the key light arrives: sixteen looks into the shadow map, spread over a disc so that the edge is soft.
 const SHADOW = `
 uniform sampler2DShadow shadowMap;
@@ -172,8 +178,8 @@ void main() {
 }
 `;
 
-// Grid lines half a metre apart, one pixel thin at any distance; the cast shadow; and the darkness right under a foot, from a
-// second depth map that looks up through the floor: the nearer the body, the less light gets in.
+// Grid lines half a metre apart, one pixel thin at any distance; the cast shadow; and the darkness right under a foot: the nearer
+// the body, the less light gets in. For that the contact map is read from its small copies (mipmaps), which are blurred already.
 const GROUND_FRAGMENT = HEAD + SHADOW + `
 in vec3 place;
 uniform sampler2D contactMap;
@@ -191,13 +197,12 @@ float contact() {
   vec2 c = (contactMatrix*vec4(place, 1.)).xy*.5 + .5;
   if (any(lessThan(c, vec2(0.))) || any(greaterThan(c, vec2(1.)))) return 0.;
   float sum = 0.;
-  for (int k = 0; k < 24; k++) {
-    float r = sqrt((float(k) + .5)/24.), a = 2.39996*float(k);
-    float height = texture(contactMap, c + .055*r*vec2(cos(a), sin(a))).r; // 0 at the floor, 1 out of reach
-    sum += pow(1. - height, 3.);
+  for (int k = 0; k < 8; k++) {
+    float r = sqrt((float(k) + .5)/8.), a = 2.39996*float(k);
+    sum += textureLod(contactMap, c + .03*r*vec2(cos(a), sin(a)), 2.5).r;
   }
   vec2 edge = smoothstep(0., .1, c)*smoothstep(1., .9, c);
-  return edge.x*edge.y*sum/24.;
+  return edge.x*edge.y*sum/8.;
 }
 void main() {
   float away = length(place.xz - centre.xz)/reach, near = length(place.xz - dancer.xz);
@@ -289,13 +294,14 @@ class SolidRenderer {
   build() {
     const gl = this.gl;
     this.programs = {
-      depth: new Program(gl, DEPTH_VERTEX, DEPTH_FRAGMENT), body: new Program(gl, BODY_VERTEX, BODY_FRAGMENT),
-      ground: new Program(gl, GROUND_VERTEX, GROUND_FRAGMENT), back: new Program(gl, BACK_VERTEX, BACK_FRAGMENT),
+      depth: new Program(gl, DEPTH_VERTEX, DEPTH_FRAGMENT), contact: new Program(gl, DEPTH_VERTEX, CONTACT_FRAGMENT),
+      body: new Program(gl, BODY_VERTEX, BODY_FRAGMENT), ground: new Program(gl, GROUND_VERTEX, GROUND_FRAGMENT),
+      back: new Program(gl, BACK_VERTEX, BACK_FRAGMENT),
     };
     this.empty = gl.createVertexArray();
     this.mesh = this.loadMesh();
-    this.shadow = this.depthTarget(1024, true);
-    this.contact = this.depthTarget(256, false);
+    this.shadow = this.target(640, gl.DEPTH_COMPONENT24, gl.DEPTH_ATTACHMENT);
+    this.contact = this.target(256, gl.R8, gl.COLOR_ATTACHMENT0);
   }
 
   loadMesh() {
@@ -317,19 +323,18 @@ class SolidRenderer {
     return { array: mesh, count: faces.length };
   }
 
-  depthTarget(size, compare) {
-    const gl = this.gl, texture = gl.createTexture(), frame = gl.createFramebuffer();
-    gl.bindTexture(gl.TEXTURE_2D, texture);
-    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.DEPTH_COMPONENT24, size, size);
-    const filter = compare ? gl.LINEAR : gl.NEAREST;
+  target(size, format, attachment) { // A square texture to draw into
+    const gl = this.gl, texture = gl.createTexture(), frame = gl.createFramebuffer(), depth = attachment === gl.DEPTH_ATTACHMENT;
     const set = (key, value) => gl.texParameteri(gl.TEXTURE_2D, key, value);
-    set(gl.TEXTURE_MIN_FILTER, filter);
-    set(gl.TEXTURE_MAG_FILTER, filter);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texStorage2D(gl.TEXTURE_2D, depth ? 1 : Math.log2(size) + 1, format, size, size);
+    set(gl.TEXTURE_MIN_FILTER, depth ? gl.LINEAR : gl.LINEAR_MIPMAP_LINEAR);
+    set(gl.TEXTURE_MAG_FILTER, gl.LINEAR);
     set(gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE);
     set(gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
-    if (compare) set(gl.TEXTURE_COMPARE_MODE, gl.COMPARE_REF_TO_TEXTURE);
+    if (depth) set(gl.TEXTURE_COMPARE_MODE, gl.COMPARE_REF_TO_TEXTURE);
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
-    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.DEPTH_ATTACHMENT, gl.TEXTURE_2D, texture, 0);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, attachment, gl.TEXTURE_2D, texture, 0);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     return { size, texture, frame };
   }
@@ -344,8 +349,8 @@ class SolidRenderer {
       ...PALETTES[palette], bones: pose.matrices, scale: this.body.scale, eye: view.eye, toKey: KEY, shadowMatrix, contactMatrix, shadowMap: 0,
       contactMap: 1, ground, pulse, dancer: [x, ground, z], centre: [view.target[0], ground, view.target[2]], reach: 11,
     };
-    this.drawDepth(this.shadow, { ...values, matrix: shadowMatrix });
-    this.drawDepth(this.contact, { ...values, matrix: contactMatrix });
+    this.drawShadow({ ...values, matrix: shadowMatrix });
+    this.drawContact({ ...values, matrix: contactMatrix });
     this.drawScene({ ...values, matrix: view.matrix });
   }
 
@@ -355,15 +360,33 @@ class SolidRenderer {
     this.gl.drawElements(this.gl.TRIANGLES, this.mesh.count, this.gl.UNSIGNED_INT, 0);
   }
 
-  drawDepth(target, values) {
+  drawInto({ frame, size }, bits, program, values) {
     const gl = this.gl;
-    gl.bindFramebuffer(gl.FRAMEBUFFER, target.frame);
-    gl.viewport(0, 0, target.size, target.size);
-    gl.enable(gl.DEPTH_TEST);
-    gl.depthMask(true);
-    gl.clear(gl.DEPTH_BUFFER_BIT);
-    this.drawBody(this.programs.depth, values);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
+    gl.viewport(0, 0, size, size);
+    gl.clear(bits);
+    this.drawBody(program, values);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+  }
+
+  drawShadow(values) {
+    this.gl.enable(this.gl.DEPTH_TEST);
+    this.drawInto(this.shadow, this.gl.DEPTH_BUFFER_BIT, this.programs.depth, values);
+  }
+
+  drawContact(values) { // The largest closeness wins, in whatever order the triangles come
+    const gl = this.gl;
+    gl.disable(gl.DEPTH_TEST);
+    gl.enable(gl.BLEND);
+    gl.blendEquation(gl.MAX);
+    gl.clearColor(0, 0, 0, 0);
+    this.drawInto(this.contact, gl.COLOR_BUFFER_BIT, this.programs.contact, values);
+    gl.blendEquation(gl.FUNC_ADD);
+    gl.disable(gl.BLEND);
+    gl.enable(gl.DEPTH_TEST);
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, this.contact.texture);
+    gl.generateMipmap(gl.TEXTURE_2D);
   }
 
   drawScene(values) {
