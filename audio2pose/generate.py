@@ -4,26 +4,27 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'onednn_linear', 'onednn_linear_gelu', 'has_onednn', 'plain_attention', 'use_bf16', 'dancing_twin', 'listen',
-           'cross_fade', 'continue_motion', 'autoregress', 'whole_beats', 'outro', 'lead_in', 'load_bank',
-           'stretch_to_song', 'candidates', 'ends_in_time', 'seed_from_bank', 'seed_features', 'check_features',
-           'surround', 'as_many', 'generate', 'dance']
+           'cross_fade', 'continue_motion', 'autoregress', 'whole_beats', 'outro', 'lead_in', 'beat_grid', 'opening',
+           'seed_features', 'check_features', 'surround', 'as_many', 'generate', 'dance']
 
-# %% ../nbs/61_generate.ipynb #a45f6c57
+# %% ../nbs/61_generate.ipynb #fbf54a4e
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import audio as song_audio
-from .core import FPS, InputError, asset
+from .core import FPS, InputError
+from .data.choreography import choreograph, styles
+from .footing import settle
 from .models.fact import FACT, FACTConfig, Linear
 from .motion import Motion
+from .train import orthonormalise
 
 # %% ../nbs/61_generate.ipynb #dbeff936
 def onednn_linear(
@@ -119,13 +120,14 @@ def cross_fade(
     time = torch.linspace(0, 1, old.shape[1]+2, device=old.device)[1:-1, None]
     return old.lerp(new, time**2*(3-2*time))
 
-# %% ../nbs/61_generate.ipynb #b4e85689
+# %% ../nbs/61_generate.ipynb #ab77086f
 def continue_motion(
     twin:FACT, # From `dancing_twin`
     frames:Float[Tensor, "B M F"], # M = S + N: the seed motion, then room for the dance; filled in place
     audio:Float[Tensor, "C T A"], # C = B, or 1 song for all
     commit:int, # Frames kept of each prediction
     blend:bool, # Cross-fade predictions
+    proper:bool=False, # Make the frames rotations before they are read again
 ):
     "Fill `frames` after the seed motion"
     seen,first = twin.config.motion_length,twin.config.rows.start
@@ -137,10 +139,11 @@ def continue_motion(
         said = twin.decode(frames[:, start:start+seen], heard, slice(first, first+commit+spare))
         if spare and rest is not None: said[:, :spare] = cross_fade(rest, said[:, :spare])
         room = frames[:, seen+start:seen+start+commit]
-        room.copy_(said[:, :room.shape[1]])
+        kept = said[:, :room.shape[1]]
+        room.copy_(orthonormalise(kept) if proper else kept)
         rest = said[:, commit:]
 
-# %% ../nbs/61_generate.ipynb #717e22e1
+# %% ../nbs/61_generate.ipynb #bc0a4b8b
 def autoregress(
     model:FACT,
     motion:Float[Tensor, "B S F"]|Float[np.ndarray, "B S F"], # Seed motion, as features
@@ -149,6 +152,7 @@ def autoregress(
     commit:int=1, # Frames kept of each prediction; 1 is exact
     blend:bool=True, # With commit > 1: cross-fade predictions
     precision:str="fp32", # Or "bf16"
+    proper:bool=False, # Make the frames rotations before they are read again; the published loop does not
 )->Float[Tensor, "B N F"]: # On the CPU, N = min(steps, T - 239)
     "The published loop on raw arrays: it stops when a whole window of audio no longer exists"
     c,device = model.config,model.head.weight.device
@@ -161,7 +165,7 @@ def autoregress(
     with torch.inference_mode():
         room = motion.new_zeros(len(motion), windows if steps is None else min(steps, windows), c.motion_dim)
         frames = torch.cat([motion, room], 1)
-        continue_motion(dancing_twin(model, precision), frames, audio, commit, blend)
+        continue_motion(dancing_twin(model, precision), frames, audio, commit, blend, proper)
     return frames[:, c.motion_length:].cpu().clone()
 
 # %% ../nbs/61_generate.ipynb #93a824ab
@@ -195,72 +199,31 @@ def lead_in(
     "Continue a song before its beginning: its first bars, on the same beat"
     return outro(features[::-1], frames)[::-1]
 
-# %% ../nbs/61_generate.ipynb #c31bf6f4
-def load_bank(
-    path:str|os.PathLike|None=None, # The package's own unless told
-)->dict[str, np.ndarray]:
-    "Read a bank of seed motions"
-    path = path or asset("seeds.npz")
-    try:
-        with np.load(path, allow_pickle=False) as z: return {key: z[key] for key in ("poses", "trans", "beats", "bpm")}
-    except FileNotFoundError: raise InputError(f"{path}: there is no bank of seed motions here; hand over a `seed_motion` of two seconds") from None
-    except Exception as error: raise InputError(f"{path}: not a bank of seed motions ({type(error).__name__}: {error})") from None
+# %% ../nbs/61_generate.ipynb #3fe8ab20
+def beat_grid(
+    features:Float[np.ndarray, "T A"], # The song
+)->tuple[float, float]: # First beat and period, s
+    "The tempo a song begins with, as something one can dance to: doubled or halved until a beat lasts 0.4 to 0.8 s"
+    beats = np.flatnonzero(features[:, BEAT])/FPS if features.shape[1]>BEAT else np.zeros(0)
+    if len(beats)<2: return .25, .5
+    period = float(np.median(np.diff(beats[:16])))
+    while period<.4: period *= 2
+    while period>.8: period /= 2
+    return float(beats[0]%period), period
 
-# %% ../nbs/61_generate.ipynb #4cc0c2f6
-def stretch_to_song(
-    bpm:Float[np.ndarray, "n"], # Tempi of the bank
-    song_bpm:float,
-)->Float[np.ndarray, "n"]: # New length over old
-    "How much each entry must be stretched for its beats to fall on the song's, or on every second, or between"
-    options = bpm[:, None]/(song_bpm*np.array([1, 2, .5]))
-    return options[np.arange(len(bpm)), np.abs(np.log(options)).argmin(1)]
-
-# %% ../nbs/61_generate.ipynb #9d5a704d
-def candidates(
-    bpm:Float[np.ndarray, "n"], # Tempi of the bank
-    song_bpm:float|None, # None: the song has no beat
-)->tuple[Int[np.ndarray, "m"], Float[np.ndarray, "n"]]: # Entries that will do, and how much each is stretched
-    "Entries within 15 % of the song's tempo; the nearest, if none is"
-    if song_bpm is None: return np.arange(len(bpm)), np.ones(len(bpm))
-    stretch = stretch_to_song(bpm, song_bpm)
-    away = np.abs(stretch-1)
-    return np.flatnonzero(away<=max(.15, away.min())), stretch
-
-# %% ../nbs/61_generate.ipynb #65970af1
-def ends_in_time(
-    beats:Float[np.ndarray, "b"], # Of the stretched entry, frames
-    first_beat:int|None, # Of the song, frames
-    least:int, # Frames that must lie before the cut
-    most:int, # Frames there are
-)->Int[np.ndarray, "m"]:
-    "Frames at which to cut so that the next beat comes `first_beat` frames later, give or take whole beats"
-    anywhere = np.arange(least, most+1)
-    if first_beat is None or len(beats)<2: return anywhere
-    cuts = np.round(beats-first_beat%np.diff(beats).mean()).astype(int)
-    cuts = cuts[(cuts>=least)&(cuts<=most)]
-    return cuts if len(cuts) else anywhere
-
-# %% ../nbs/61_generate.ipynb #e464fc09
-def seed_from_bank(
+# %% ../nbs/61_generate.ipynb #a3b911c6
+def opening(
     features:Float[np.ndarray, "T A"], # The song
     seed:int=0, # Variety
-    bank:Mapping[str, np.ndarray]|None=None, # The package's own unless told
+    genre:str|None=None, # AIST++ code, such as "HO"; None: the seed decides
     frames:int=120, # Length
-)->Motion: # Ends where the song begins, above the origin
-    "A seed motion that leads into the song on its beat"
-    bank,rng = bank or load_bank(),np.random.default_rng(seed)
-    on_beat = np.flatnonzero(features[:, BEAT]) if features.shape[1]>BEAT else np.zeros(0, int)
-    song_bpm = 60*FPS/np.diff(on_beat).mean() if len(on_beat)>1 else None
-    choice,stretch = candidates(np.asarray(bank["bpm"], float), song_bpm)
-    i = rng.choice(choice)
-    motion = Motion(bank["poses"][i], bank["trans"][i])
-    if rng.random()<.5: motion = motion.mirror()
-    motion = replace(motion.resample(FPS*stretch[i]), fps=FPS)
-    beats = bank["beats"][i][np.isfinite(bank["beats"][i])]*FPS*stretch[i]
-    if len(motion)<frames: raise InputError(f"seed_from_bank: entry {i} has {len(motion)} frames, {frames} are needed")
-    end = rng.choice(ends_in_time(beats, int(on_beat[0]) if song_bpm else None, frames, len(motion)))
-    cut = motion[end-frames:end]
-    return replace(cut, trans=cut.trans-cut.trans[-1]*[1, 0, 1])
+)->Motion: # Ends where the song begins
+    "A choreographed seed motion that leads into the song on its beat"
+    first,period = beat_grid(features)
+    genre = genre or str(np.random.default_rng(seed).choice(list(styles)))
+    counts = first+period*np.arange(-16, 8)
+    begins = .1-counts[0] # When the song starts, on the clock of the choreography
+    return choreograph(counts+begins, np.full(24, .7), begins, genre, seed).motion[-frames:]
 
 # %% ../nbs/61_generate.ipynb #50fb49b2
 def seed_features(
@@ -304,39 +267,42 @@ def as_many(
     if len(lengths)>1 or 0 in lengths: raise InputError(f"generate: got {', '.join(str(len(x)) for x in lists)} songs, seed motions and seeds; lists must be equally long")
     return [x*max(lengths) if len(x)==1 else x for x in lists]
 
-# %% ../nbs/61_generate.ipynb #13586ba1
+# %% ../nbs/61_generate.ipynb #d35840af
 def generate(
     model:FACT,
     features:Float[np.ndarray, "T A"]|list, # From `audio.features`; a list for several songs
-    seed_motion:Motion|list|None=None, # Two seconds or more to continue; from the bank unless given
+    seed_motion:Motion|list|None=None, # Two seconds or more to continue; a choreographed opening unless given
     seed:int|list=0, # Variety; a list for several dances
     commit:int=1, # Frames kept of each prediction: 1 as published, up to N faster
     blend:bool=True, # With commit > 1: cross-fade predictions
     precision:str="fp32", # "bf16": faster where the processor has it
-    bank:Mapping[str, np.ndarray]|None=None, # Of seed motions; the package's own unless given
+    proper:bool|None=None, # Make the model's frames rotations before it reads them again; None: if it is residual, and would drift
 )->Motion|list[Motion]: # As long as the features: frame i belongs to i/60 s. A list if any argument was one
     "Dance a song from its first frame to its last"
     c = model.config
     several = any(isinstance(x, (list, tuple)) for x in (features, seed_motion, seed))
     songs,motions,seeds = as_many(features, seed_motion, seed)
     songs = [check_features(song, c) for song in songs]
-    if any(motion is None for motion in motions): bank = bank or load_bank()
-    motions = [seed_from_bank(song, number, bank, c.motion_length) if motion is None else motion for song,motion,number in zip(songs, motions, seeds)]
+    motions = [opening(song, number, frames=c.motion_length) if motion is None else motion for song,motion,number in zip(songs, motions, seeds)]
     start = np.stack([seed_features(motion, c) for motion in motions])
     heard = surround(songs if isinstance(features, (list, tuple)) else songs[:1], c)
-    frames = autoregress(model, start, heard, commit=commit, blend=blend, precision=precision).numpy()
+    proper = c.residual if proper is None else proper
+    frames = autoregress(model, start, heard, commit=commit, blend=blend, precision=precision, proper=proper).numpy()
     dances = [Motion.from_features(said[:len(song)]) for said,song in zip(frames, songs)]
     return dances if several else dances[0]
 
-# %% ../nbs/61_generate.ipynb #2d3f6c9c
+# %% ../nbs/61_generate.ipynb #7a304dc1
 def dance(
     song:str|os.PathLike, # Any audio or video file, 1 s to 10 min
     model:FACT|str|os.PathLike|None=None, # A model, or a name for `FACT.from_pretrained`; nothing: the shipped one
     seed:int=0, # Variety
-)->Motion: # round(60 x seconds) frames
+    genre:str|None=None, # Of the opening, as an AIST++ code such as "HO"; None: the seed decides
+    commit:int=10, # Frames kept of each prediction
+)->Motion: # round(60 x seconds) frames, floor at y = 0
     "Dance to a song"
     y,sr = song_audio.load(song)
     features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.song_frames(y, sr))
     if not isinstance(model, FACT): model = FACT.from_pretrained(model)
+    begin = opening(check_features(features, model.config), seed, genre, model.config.motion_length)
     rows = model.config.rows
-    return generate(model, features, seed=seed, commit=min(10, rows.stop-rows.start))
+    return settle(generate(model, features, begin, commit=min(commit, rows.stop-rows.start)))

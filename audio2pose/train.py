@@ -99,7 +99,7 @@ def make_optimiser(
     groups = [dict(params=matrices, weight_decay=config.weight_decay), dict(params=others, weight_decay=0.)]
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
-# %% ../nbs/60_train.ipynb #af09dd9e
+# %% ../nbs/60_train.ipynb #287dbd27
 def seed_noise(
     batch:int,
     rng:np.random.Generator,
@@ -111,7 +111,7 @@ def seed_noise(
     place = np.linspace(0, knots-1, SEED, dtype=np.float32)
     between = np.maximum(0, 1-np.abs(place[:, None]-np.arange(knots, dtype=np.float32))) # (120, knots), straight lines
     smooth = between@rng.standard_normal((batch, knots, 225), np.float32)
-    low,high = strength*rng.random((2, batch, 1, 1), np.float32)
+    low,high = strength*rng.random((2, batch, 1, 1), np.float32)*np.float32([1, .1])[:, None, None, None]
     return low*smooth+high*white
 
 # %% ../nbs/60_train.ipynb #4f5deb3f

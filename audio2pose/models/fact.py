@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FACTConfig', 'depths', 'rows', 'small', 'Linear', 'Attention', 'Block', 'run_blocks', 'clock_mask', 'FACT',
-           'register_masks', 'register_statistics', 'standardise_by', 'reset_parameters', 'hear', 'decode', 'last_seen',
-           'tokens', 'loss', 'save_pretrained', 'config_from_json', 'find_config', 'find_weights', 'download_model',
-           'from_pretrained']
+           'register_masks', 'register_statistics', 'standardise_by', 'clock_positions', 'reset_parameters',
+           'beat_phase', 'hear', 'with_differences', 'decode', 'last_seen', 'tokens', 'loss', 'save_pretrained',
+           'config_from_json', 'find_config', 'find_weights', 'download_model', 'from_pretrained']
 
 # %% ../../nbs/41_models.fact.ipynb #d94da047
 import json
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..core import InputError, asset, atomic
 from .weights import check_fit, fit_state_dict, load_state_dict
 
-# %% ../../nbs/41_models.fact.ipynb #917fe4db
+# %% ../../nbs/41_models.fact.ipynb #0405c315
 @dataclass(frozen=True)
 class FACTConfig:
     "What a FACT is made of; the defaults are the paper's"
@@ -43,6 +43,10 @@ class FACTConfig:
     fusion:str = "early" # Ablation: "early", "late" or "none"
     standardise:bool = False # Ours: standardise inputs, bring outputs back
     residual:bool = False # Ours: predict the offset from the last frame seen
+    differences:bool = False # Ours: each seed frame is read together with its change since the frame before
+    clock:bool = False # Ours: positions begin as one sinusoidal clock for both streams, not as noise
+    phase:bool = False # Ours: each audio frame is read together with its phase between two beats
+    shortcuts:bool = False # Ours: each motion token is told the newest frame, and the music of the moment it predicts
 
     def __post_init__(self):
         for field in fields(self):
@@ -50,6 +54,7 @@ class FACTConfig:
             if type(value) is not kind: raise InputError(f"FACTConfig: {field.name} must be {kind.__name__}, got {value!r}")
             if kind is int and value<1: raise InputError(f"FACTConfig: {field.name} must be at least 1, got {value}")
         if self.width%self.heads: raise InputError(f"FACTConfig: width {self.width} does not divide into {self.heads} heads")
+        if self.shortcuts and (self.fusion!="early" or self.audio_length<self.motion_length): raise InputError("FACTConfig: shortcuts need early fusion and a window of audio at least as long as the seed")
         if self.fusion not in ("early", "late", "none"): raise InputError(f'FACTConfig: fusion must be "early", "late" or "none", got {self.fusion!r}')
         if self.future>self.motion_length: raise InputError(f"FACTConfig: future {self.future} exceeds the {self.motion_length} motion tokens")
 
@@ -70,10 +75,11 @@ def rows(self:FACTConfig)->slice: # Of the output tokens
 
 FACTConfig.rows = property(rows)
 
-# %% ../../nbs/41_models.fact.ipynb #cf96cd5a
+# %% ../../nbs/41_models.fact.ipynb #dad363ec
 def small(cls:type[FACTConfig])->FACTConfig:
     "The size of the shipped model: 2.8 million parameters"
-    return cls(width=192, heads=6, mlp=768, motion_layers=1, audio_layers=1, cross_layers=4, standardise=True, residual=True)
+    return cls(width=192, heads=3, mlp=768, motion_layers=1, audio_layers=1, cross_layers=4,
+               standardise=True, residual=True, differences=True, clock=True, phase=True, shortcuts=True)
 
 FACTConfig.small = classmethod(small)
 
@@ -164,7 +170,7 @@ def clock_mask(
     time = torch.cat([torch.arange(length) for length in lengths])
     return time[:, None]>=time
 
-# %% ../../nbs/41_models.fact.ipynb #bfd73fa5
+# %% ../../nbs/41_models.fact.ipynb #388ae7d7
 class FACT(nn.Module):
     "Full-Attention Cross-modal Transformer (Li et al., 2021)"
     def __init__(self,
@@ -174,10 +180,10 @@ class FACT(nn.Module):
         self.config = c = config
         motion_depth,audio_depth,cross_depth = c.depths
         stack = lambda depth: nn.ModuleList(Block(c.width, c.heads, c.mlp) for _ in range(depth))
-        self.motion_embed = Linear(c.motion_dim, c.width)
+        self.motion_embed = Linear(c.motion_dim*(1+c.differences), c.width)
         self.motion_pos = nn.Parameter(torch.empty(c.motion_length, c.width))
         if audio_depth:
-            self.audio_embed = Linear(c.audio_dim, c.width)
+            self.audio_embed = Linear(c.audio_dim+3*c.phase, c.width)
             self.audio_pos = nn.Parameter(torch.empty(c.audio_length, c.width))
         self.motion_blocks = stack(motion_depth)
         self.audio_blocks = stack(audio_depth)
@@ -230,7 +236,17 @@ def standardise_by(self:FACT,
 
 FACT.standardise_by = standardise_by
 
-# %% ../../nbs/41_models.fact.ipynb #6422f37a
+# %% ../../nbs/41_models.fact.ipynb #5fd418bb
+def clock_positions(
+    frames:int,
+    width:int, # D
+)->Float[Tensor, "T D"]: # Between -0.5 and 0.5
+    "Sines and cosines with periods from 4 to 960 frames: the same moment reads the same in both streams"
+    rate = 2*math.pi/torch.logspace(math.log10(4), math.log10(960), width//2)
+    angle = torch.arange(frames)[:, None]*rate
+    return .5*torch.cat([angle.sin(), angle.cos()], 1)
+
+# %% ../../nbs/41_models.fact.ipynb #4cb64c65
 def reset_parameters(self:FACT):
     "Initialise as the released code does"
     for module in self.modules():
@@ -239,10 +255,27 @@ def reset_parameters(self:FACT):
             if module.bias is not None: nn.init.zeros_(module.bias)
     for name,weight in self.named_parameters():
         if name in ("motion_pos", "audio_pos", "head.weight"): nn.init.trunc_normal_(weight, std=.02, a=-.04, b=.04)
+        if name in ("motion_pos", "audio_pos") and self.config.clock: weight.data.copy_(clock_positions(*weight.shape))
 
 FACT.reset_parameters = reset_parameters
 
-# %% ../../nbs/41_models.fact.ipynb #90d84752
+# %% ../../nbs/41_models.fact.ipynb #df269934
+def beat_phase(
+    beats:Float[Tensor, "B L"], # One-hot
+)->Float[Tensor, "B L 3"]: # Sine and cosine of the phase, and the beat's length over 30 frames, less 1; zeros without beats
+    "Phase of each frame between the beats around it; the mean beat goes on beyond the first and the last"
+    time = torch.arange(beats.shape[1], device=beats.device, dtype=beats.dtype).expand_as(beats)
+    last = torch.where(beats>.5, time, -torch.inf).cummax(1).values
+    following = torch.where(beats>.5, time, torch.inf).flip(1).cummin(1).values.flip(1)
+    following = torch.cat([following[:, 1:], torch.full_like(following[:, :1], torch.inf)], 1)
+    gap = following-last
+    known = gap.isfinite()
+    mean = torch.where(known, gap, 0).sum(1, keepdim=True)/known.sum(1, keepdim=True)
+    gap = torch.where(known, gap, mean)
+    angle = 2*math.pi*(time-torch.where(last.isfinite(), last, following-gap))/gap
+    return torch.stack([angle.sin(), angle.cos(), gap/30-1], -1).nan_to_num(0, 0, 0)
+
+# %% ../../nbs/41_models.fact.ipynb #099df163
 def hear(self:FACT,
     audio:Float[Tensor, "B L A"], # Windows of features
 )->Float[Tensor, "B L D"]|None: # Nothing, if the model is deaf (`fusion="none"`)
@@ -251,12 +284,21 @@ def hear(self:FACT,
     if audio.ndim!=3 or audio.shape[1:]!=(c.audio_length, c.audio_dim):
         raise InputError(f"FACT: audio must be (B, {c.audio_length}, {c.audio_dim}), got {tuple(audio.shape)}")
     if c.fusion=="none": return None
+    phase = beat_phase(audio[..., 34]) if c.phase else None
     if c.standardise: audio = (audio-self.audio_mean)/self.audio_std
+    if c.phase: audio = torch.cat([audio, phase], -1)
     return run_blocks(self.audio_blocks, self.audio_embed(audio)+self.audio_pos, self.audio_mask)
 
 FACT.hear = hear
 
-# %% ../../nbs/41_models.fact.ipynb #cef5c758
+# %% ../../nbs/41_models.fact.ipynb #7c4c41ff
+def with_differences(
+    motion:Float[Tensor, "B S F"], # Standardised
+)->Float[Tensor, "B S 2F"]: # Each frame, and five times its change since the frame before
+    "Let a model see velocity, which attention alone finds slowly"
+    return torch.cat([motion, 5*motion.diff(dim=1, prepend=motion[:, :1])], -1)
+
+# %% ../../nbs/41_models.fact.ipynb #e3551be0
 def decode(self:FACT,
     motion:Float[Tensor, "B S F"], # Seed frames
     heard:Float[Tensor, "B L D"]|None, # From `hear`
@@ -267,7 +309,9 @@ def decode(self:FACT,
     if motion.ndim!=3 or motion.shape[1:]!=(c.motion_length, c.motion_dim):
         raise InputError(f"FACT: motion must be (B, {c.motion_length}, {c.motion_dim}), got {tuple(motion.shape)}")
     if c.standardise: motion = (motion-self.motion_mean)/self.motion_std
-    x = self.motion_embed(motion)+self.motion_pos
+    x = self.motion_embed(with_differences(motion) if c.differences else motion)
+    if c.shortcuts: x = x+x[:, -1:]+heard[:, -c.motion_length:]
+    x = x+self.motion_pos
     x = run_blocks(self.motion_blocks, x, self.motion_mask, rows if heard is None else None)
     if heard is not None: x = run_blocks(self.cross_blocks, torch.cat([x, heard], 1), self.cross_mask, rows)
     y = self.head(x)
