@@ -167,16 +167,16 @@ def take(self:Batches,
 
 Batches.take = take
 
-# %% ../nbs/60_train.ipynb #15c691d2
+# %% ../nbs/60_train.ipynb #b077bbf0
 def orthonormalise(
-    frames:Float[Tensor, "*batch 225"],
-)->Float[Tensor, "*batch 225"]: # Zeros and translation untouched
+    frames:Float[Tensor, "*batch F"], # 219 or 225 columns
+)->Float[Tensor, "*batch F"]: # Zeros and translation untouched
     "Turn every 3x3 block into a rotation"
-    x,y,_ = frames[..., 9:].unflatten(-1, (24, 3, 3)).unbind(-2)
+    x,y,_ = frames[..., -216:].unflatten(-1, (24, 3, 3)).unbind(-2)
     x = F.normalize(x, dim=-1)
     y = F.normalize(y-(x*y).sum(-1, keepdim=True)*x, dim=-1)
     matrices = torch.stack([x, y, torch.linalg.cross(x, y)], -2)
-    return torch.cat([frames[..., :9], matrices.flatten(-3)], -1)
+    return torch.cat([frames[..., :-216], matrices.flatten(-3)], -1)
 
 # %% ../nbs/60_train.ipynb #2d4d4d55
 def batches_state(self:Batches)->dict: # Numbers and tensors
