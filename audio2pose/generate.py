@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BEAT', 'onednn_linear', 'onednn_linear_gelu', 'has_onednn', 'plain_attention', 'use_bf16', 'dancing_twin', 'listen',
            'cross_fade', 'continue_motion', 'autoregress', 'whole_beats', 'outro', 'lead_in', 'beat_grid', 'opening',
-           'seed_features', 'check_features', 'surround', 'as_many', 'generate', 'dance']
+           'seed_features', 'check_features', 'surround', 'as_many', 'generate', 'perform', 'dance']
 
 # %% ../nbs/61_generate.ipynb #fbf54a4e
 import os
@@ -291,18 +291,27 @@ def generate(
     dances = [Motion.from_features(said[:len(song)]) for said,song in zip(frames, songs)]
     return dances if several else dances[0]
 
-# %% ../nbs/61_generate.ipynb #7a304dc1
+# %% ../nbs/61_generate.ipynb #309f7388
+def perform(
+    model:FACT,
+    features:Float[np.ndarray, "T A"], # From `audio.features`
+    seed:int=0, # Variety
+    genre:str|None=None, # Of the opening, as an AIST++ code such as "HO"; None: the seed decides
+    commit:int=10, # Frames kept of each prediction, at most what the model predicts
+)->Motion: # As long as the features, floor at y = 0
+    "An opening, a dance, and a settling"
+    begin = opening(check_features(features, model.config), seed, genre, model.config.motion_length)
+    rows = model.config.rows
+    return settle(generate(model, features, begin, commit=min(commit, rows.stop-rows.start)))
+
+# %% ../nbs/61_generate.ipynb #1ba75f26
 def dance(
     song:str|os.PathLike, # Any audio or video file, 1 s to 10 min
     model:FACT|str|os.PathLike|None=None, # A model, or a name for `FACT.from_pretrained`; nothing: the shipped one
     seed:int=0, # Variety
-    genre:str|None=None, # Of the opening, as an AIST++ code such as "HO"; None: the seed decides
-    commit:int=10, # Frames kept of each prediction
+    genre:str|None=None, # Of the opening; None: the seed decides
 )->Motion: # round(60 x seconds) frames, floor at y = 0
     "Dance to a song"
     y,sr = song_audio.load(song)
     features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.song_frames(y, sr))
-    if not isinstance(model, FACT): model = FACT.from_pretrained(model)
-    begin = opening(check_features(features, model.config), seed, genre, model.config.motion_length)
-    rows = model.config.rows
-    return settle(generate(model, features, begin, commit=min(commit, rows.stop-rows.start)))
+    return perform(model if isinstance(model, FACT) else FACT.from_pretrained(model), features, seed, genre)
