@@ -73,7 +73,7 @@ def filled_folder(
         for parent in parents:
             if parent.is_dir() and not any(parent.iterdir()): parent.rmdir()
 
-# %% ../nbs/81_cli.ipynb #d3045085
+# %% ../nbs/81_cli.ipynb #62c2d93a
 @contextmanager
 def stages(
     total:int, # How many there will be
@@ -81,9 +81,11 @@ def stages(
     "A progress bar over named stages"
     from tqdm import tqdm
     with tqdm(total=total, bar_format="{desc:<22}{n_fmt}/{total_fmt} |{bar:24}| {elapsed}", disable=None, leave=False) as bar:
+        begun = []
         def begin(name):
-            if bar.desc: bar.update()
+            bar.update(len(begun)-bar.n)
             bar.set_description_str(name)
+            begun.append(name)
         yield begin
 
 # %% ../nbs/81_cli.ipynb #ed1341b9
@@ -121,12 +123,15 @@ def misused(
     typer.echo(text)
     return 2
 
-# %% ../nbs/81_cli.ipynb #48abc338
+# %% ../nbs/81_cli.ipynb #84317a36
 def run(
     arguments:list[str]|None=None, # The command line's unless given
 )->int: # Exit code
     "Run a command; whatever a user can cause becomes one sentence"
-    try: return app(arguments, prog_name="audio2pose", standalone_mode=False) or 0
+    try:
+        code = app(arguments, prog_name="audio2pose", standalone_mode=False) or 0
+        if code==130: raise KeyboardInterrupt # Newer typers return it
+        return code
     except InputError as error: return complain(str(error))
     except UsageError as error: return misused(error)
     except (typer.Abort, KeyboardInterrupt): return complain("stopped; nothing half-written was left.", 130)
@@ -141,16 +146,16 @@ def main():
     for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
 
-# %% ../nbs/81_cli.ipynb #e4cd5308
+# %% ../nbs/81_cli.ipynb #15a3ed35
 def hear(
-    song:Path,
+    song:Path, # Its name may say the tempo
+    sound:tuple, # Samples and rate, as `audio.load` gives them
 ): # Features (T, 35)
     "What the model hears of a song"
     from audio2pose import audio
-    y,sr = audio.load(song)
-    return audio.features(y, sr, audio.song_bpm(song), frames=audio.song_frames(y, sr))
+    return audio.features(*sound, audio.song_bpm(song), frames=audio.song_frames(*sound))
 
-# %% ../nbs/81_cli.ipynb #3f13d456
+# %% ../nbs/81_cli.ipynb #0be2f497
 def write_files(
     motion, # Motion
     song:Path,
@@ -171,7 +176,7 @@ def write_files(
     if not film: return
     begin("filming")
     from audio2pose.film import render
-    render(motion, folder/"dance.mp4", song)
+    render(motion, folder/"dance.mp4", song, progress=sys.stderr.isatty())
 
 # %% ../nbs/81_cli.ipynb #3a3374fe
 def summary(
@@ -189,16 +194,18 @@ def summary(
         lines.append(f"beat alignment {score:.3f}, by chance {score-margin:.3f}")
     return lines+[f"feet slide in {found['foot_skating']:.1%} of their contacts, end/start speed {found['liveliness']:.2f}, deepest joint {100*found['penetration']:.1f} cm under the floor"]
 
-# %% ../nbs/81_cli.ipynb #2a0f281e
+# %% ../nbs/81_cli.ipynb #cd3e4cfd
 def demo_song(
     folder:Path,
 )->Path:
     "Compose the demo track into `folder`"
+    from soundfile import LibsndfileError
     from audio2pose.data.music import demo_track
-    demo_track().save(folder/"song.wav")
+    try: demo_track().save(folder/"song.wav")
+    except LibsndfileError as error: raise InputError(f"{folder}: the demo track cannot be written ({error.error_string}); free some space, or choose another folder with --out") from None
     return folder/"song.wav"
 
-# %% ../nbs/81_cli.ipynb #b7ba811c
+# %% ../nbs/81_cli.ipynb #483f8c34
 dance_files = ("dance.html", "dance.mp4", "dance.bvh", "dance.glb", "motion.npz")
 
 def make_dance(
@@ -212,13 +219,12 @@ def make_dance(
     "Listen, dance and write"
     from audio2pose.audio import load
     from audio2pose.models.fact import FACT
-    if song is not None: load(song)
-    fact = FACT.from_pretrained(model)
+    title = "Demo track" if song is None else song.stem
+    song = song or demo_song(scratch)
+    sound,fact = load(song),FACT.from_pretrained(model)
     with stages(5 if film else 4) as begin:
-        begin("composing" if song is None else "listening")
-        title = "Demo track" if song is None else song.stem
-        song = song or demo_song(scratch)
-        features = hear(song)
+        begin("listening")
+        features = hear(song, sound)
         begin("dancing")
         from audio2pose.generate import generate
         motion = generate(fact, features, seed=seed, commit=commit or min(10, fact.config.future))
@@ -261,12 +267,13 @@ def data_synth(
     typer.echo(f"{len(names)} sequences")
     typer.echo(one_line(str(folder.absolute())))
 
-# %% ../nbs/81_cli.ipynb #569d1b44
+# %% ../nbs/81_cli.ipynb #e47dd2bf
 def tree_sequences(
     tree:Path, # With motions/, wav/ and splits/
 )->Iterator[tuple]: # Name, motion (T, 219), audio (M, 35), info; as `write_store` takes them
     "Every sequence of an AIST++-shaped tree, with the features of its song"
     from tqdm import tqdm
+    from audio2pose.audio import load
     from audio2pose.motion import Motion
     heard,split = {},{}
     for part in ("train", "val", "test"):
@@ -274,7 +281,8 @@ def tree_sequences(
         if names.is_file(): split |= {name.strip(): part for name in names.read_text().splitlines()}
     for path in tqdm(sorted((tree/"motions").glob("*.pkl")), desc="listening"):
         music = path.stem.split("_")[-2]
-        if music not in heard: heard = {music: hear(tree/"wav"/f"{music}.wav")}
+        song = tree/"wav"/f"{music}.wav"
+        if music not in heard: heard = {music: hear(song, load(song))}
         yield path.stem, Motion.load(path).to_features(), heard[music], dict(genre=music[1:3], split=split.get(path.stem, "train"))
 
 # %% ../nbs/81_cli.ipynb #5645dfbc

@@ -1,0 +1,335 @@
+"The command line as a stranger uses it: whatever is handed over, one sentence or a whole result"
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import example, given, settings, strategies as st
+
+from audio2pose import cli
+from audio2pose.models.fact import FACT, FACTConfig
+from audio2pose.motion import Motion
+
+COMMAND = [sys.executable, "-c", "from audio2pose.cli import main; main()"]
+SR = 22_050
+DANCE = {"dance.html", "dance.bvh", "dance.glb", "motion.npz"}
+
+
+# ---- material
+
+def clicks(seconds, sr=SR, bpm=120):
+    "A click on every beat over a soft chord"
+    t = np.arange(round(seconds*sr))/sr
+    click = .8*np.sin(2*np.pi*1000*t)*np.exp(-(t%(60/bpm))/.01)
+    return (click+.05*np.sin(2*np.pi*220*t)).astype(np.float32)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "An empty working folder"
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def song(here):
+    soundfile.write("song.wav", clicks(3), SR)
+    return Path("song.wav")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    "A model folder that loads at once; untrained"
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    FACT(replace(FACTConfig.small(), width=16, heads=2, mlp=16, cross_layers=1)).save_pretrained(folder)
+    return folder
+
+
+def run(capfd, *arguments):
+    "Exit code, stdout and stderr"
+    code = cli.run([str(argument) for argument in arguments])
+    said = capfd.readouterr()
+    return code, said.out, said.err
+
+
+def refused(capfd, *arguments, says=""):
+    "The command leaves with 2, one sentence, and everything as it was"
+    before = sorted(Path().rglob("*"))
+    code,out,err = run(capfd, *arguments)
+    assert code==2 and out==""
+    assert err.startswith("error: ") and err.count("\n")==1 and err.endswith("\n"), err
+    assert says in err, err
+    assert sorted(Path().rglob("*"))==before, "something was left behind"
+
+
+# ---- bad songs
+
+def write_missing(path): pass
+def write_empty(path): path.touch()
+def write_words(path): path.write_text("this is not music\n"*1000)
+def write_zeros(path): path.write_bytes(bytes(100_000))
+def write_silent(path): soundfile.write(path, np.zeros(3*SR), SR)
+def write_short(path): soundfile.write(path, clicks(.5), SR)
+def write_cut(path):
+    soundfile.write(path, clicks(5), SR)
+    path.write_bytes(path.read_bytes()[:path.stat().st_size//2])
+
+
+def write_folder(path): path.mkdir()
+def write_picture(path): path.write_bytes(b"\x89PNG\r\n\x1a\n"+bytes(500))
+
+
+@pytest.mark.parametrize("write,suffix,says", [
+    (write_missing, "wav", "no such file"), (write_empty, "mp3", "empty"), (write_words, "mp3", ""), (write_zeros, "wav", ""), (write_silent, "wav", "silent"),
+    (write_short, "wav", "too short"), (write_cut, "wav", ""), (write_cut, "flac", ""), (write_cut, "ogg", ""), (write_cut, "mp3", ""),
+    (write_folder, "wav", "folder"), (write_picture, "png", "")], ids=lambda value: getattr(value, "__name__", None))
+def test_bad_songs(here, capfd, tiny, write, suffix, says):
+    path = Path(f"a song.{suffix}")
+    write(path)
+    refused(capfd, "dance", path, "--model", tiny, says=says)
+
+
+@settings(max_examples=40, deadline=None)
+@example("\n").via("line break")
+@example("\x1b[31m").via("terminal code")
+@example("\udcff").via("byte that is no text")
+@given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=40))
+def test_any_name_makes_one_sentence(name):
+    line = cli.one_line(f"{name}: no such file")
+    assert line.isprintable() and line.encode()
+    assert cli.slug(name) and cli.slug(cli.slug(name))==cli.slug(name)
+    assert all(c.isalnum() or c=="-" for c in cli.slug(name)) and len(cli.slug(name))<=40
+
+
+def test_hostile_name_of_a_missing_song(here, capfd):
+    refused(capfd, "dance", "no\nsuch\x1b[31m <song>.mp3", says=r"no\nsuch\x1b[31m <song>.mp3: no such file")
+
+
+# ---- bad models
+
+class Hostile:
+    def __reduce__(self): return os.system, ("touch it-ran",)
+
+
+def model_missing(path): pass
+def model_folder(path): path.mkdir()
+def model_words(path): path.write_text("no weights here")
+def model_hostile(path): torch.save({"model": Hostile()}, path)
+def model_pickle(path): path.write_bytes(pickle.dumps(Hostile()))
+
+
+@pytest.mark.parametrize("write,name", [(model_missing, "m/o/d/e/l"), (model_folder, "model"), (model_words, "model.safetensors"), (model_words, "model.pt"),
+                                        (model_hostile, "model.pt"), (model_pickle, "model.pt"), (model_pickle, "model.pkl")])
+def test_bad_models(song, capfd, write, name):
+    write(Path(name))
+    refused(capfd, "dance", song, "--model", name)
+    assert not Path("it-ran").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 7, 100, .5, .99])
+def test_cut_model(song, capfd, tiny, cut):
+    content = (tiny/"model.safetensors").read_bytes()
+    Path("model").mkdir()
+    Path("model/config.json").write_text((tiny/"config.json").read_text())
+    Path("model/model.safetensors").write_bytes(content[:int(cut*len(content)) if isinstance(cut, float) else cut])
+    refused(capfd, "dance", song, "--model", "model")
+
+
+def test_wrong_size_model(song, capfd, tiny):
+    FACT(replace(FACTConfig.small(), width=32, heads=2, mlp=16, cross_layers=1)).save_pretrained("model")
+    Path("model/config.json").write_text((tiny/"config.json").read_text())
+    refused(capfd, "dance", song, "--model", "model")
+
+
+@pytest.mark.parametrize("config", ["", "[]", "{", '{"width": "wide"}', '{"heads": 7}', '{"wings": 2}', '{"width": -8}'])
+def test_bad_config(song, capfd, tiny, config):
+    Path("model").mkdir()
+    Path("model/config.json").write_text(config)
+    Path("model/model.safetensors").write_bytes((tiny/"model.safetensors").read_bytes())
+    refused(capfd, "dance", song, "--model", "model")
+
+
+# ---- bad places
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/dance", "/dev/null"])
+def test_bad_folders(song, capfd, tiny, out):
+    Path("file").write_text("mine")
+    refused(capfd, "dance", song, "--model", tiny, "--out", out)
+    assert Path("file").read_text()=="mine"
+
+
+@pytest.mark.skipif(os.geteuid()==0, reason="root may write everywhere")
+def test_forbidden_folder(song, capfd, tiny):
+    Path("locked").mkdir(mode=0o500)
+    refused(capfd, "dance", song, "--model", tiny, "--out", "locked/dance", says="cannot write")
+
+
+# ---- bad options
+
+@pytest.mark.parametrize("line", ["dnce", "dance a b", "dance --seed", "dance --seed x", "dance --seed -1", "dance --commit 0", "dance --fast", "data", "data make", "train nowhere",
+                                  "train --preset huge", "train --steps 0", "train --device gpu", "data synth tree --sequences 0", "data synth tree --seconds 1", "--verbose"])
+def test_bad_lines(here, capfd, data_folder, line):
+    code,out,err = run(capfd, *line.split())
+    assert code==2 and "Traceback" not in err
+    assert not list(Path().iterdir())
+    if line!="data": assert out=="" and err.startswith("error: ") and err.count("\n")==1
+
+
+def test_commit_beyond_the_model(song, capfd, tiny):
+    code,_,err = run(capfd, "dance", song, "--model", tiny, "--commit", 21)
+    assert code==2 and "commit must be 1 to 20" in err and not Path("outputs").exists()
+
+
+# ---- a dance
+
+def dance(capfd, *arguments):
+    code,out,err = run(capfd, "dance", *arguments)
+    assert code==0, err
+    return Path(out.splitlines()[-1]), out
+
+
+@pytest.mark.parametrize("seconds", [1, 1.31, 4.2])
+def test_dance_is_as_long_as_the_song(here, capfd, tiny, seconds):
+    soundfile.write("song.wav", clicks(seconds), SR)
+    folder,_ = dance(capfd, "song.wav", "--model", tiny, "--no-film")
+    assert folder==here/"outputs/song-seed0"
+    assert {file.name for file in folder.iterdir()}==DANCE
+    assert len(Motion.load(folder/"motion.npz"))==round(60*round(seconds*SR)/SR)
+
+
+def test_same_seed_same_bytes(song, capfd, tiny):
+    folders = [dance(capfd, song, "--model", tiny, "--no-film", "--seed", seed, "--out", name)[0] for name,seed in (("a", 3), ("b", 3), ("c", 4))]
+    for name in DANCE-{"dance.html"}: assert (folders[0]/name).read_bytes()==(folders[1]/name).read_bytes(), name
+    assert (folders[0]/"motion.npz").read_bytes()!=(folders[2]/"motion.npz").read_bytes()
+
+
+def test_names_are_only_text(here, capfd, tiny):
+    name = "it's \"loud\" & <script>window.hacked=1<script>.wav"
+    soundfile.write(name, clicks(1.5), SR, format="WAV")
+    folder,_ = dance(capfd, name, "--model", tiny, "--no-film")
+    assert folder.name=="it-s-loud-script-window-hacked-1-script-seed0"
+    assert "<script>window" not in (folder/"dance.html").read_text()
+
+
+def test_existing_folder_keeps_what_is_not_ours(song, capfd, tiny):
+    Path("mine").mkdir()
+    Path("mine/diary.txt").write_text("dear diary")
+    Path("mine/dance.bvh").write_text("old")
+    Path("mine/dance.mp4").write_text("film of another dance")
+    dance(capfd, song, "--model", tiny, "--no-film", "--out", "mine")
+    assert {file.name for file in Path("mine").iterdir()}==DANCE|{"diary.txt"}
+    assert Path("mine/diary.txt").read_text()=="dear diary" and Path("mine/dance.bvh").read_text()!="old"
+
+
+@pytest.mark.parametrize("rate,subtype", [(1000, "PCM_U8"), (8000, "PCM_16"), (96_000, "PCM_24")])
+def test_poor_recordings(here, capfd, tiny, rate, subtype):
+    soundfile.write("song.wav", clicks(2, rate), rate, subtype=subtype)
+    dance(capfd, "song.wav", "--model", tiny, "--no-film")
+
+
+@pytest.mark.slow
+def test_demo_with_film(here, capfd, tiny):
+    folder,out = dance(capfd, "--model", tiny)
+    assert {file.name for file in folder.iterdir()}==DANCE|{"dance.mp4", "song.wav"}
+    assert "beat alignment" in out
+
+
+# ---- stopped
+
+def start(*arguments, **options):
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for(condition, process, seconds=60):
+    until = time.monotonic()+seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic()<until, process.communicate()
+        time.sleep(.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign,code,later", [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 4), (signal.SIGTERM, 143, 4)])
+def test_stopped_dance_leaves_nothing(here, tiny, sign, code, later):
+    soundfile.write("song.wav", clicks(300), SR)
+    process = start("dance", "song.wav", "--model", tiny, "--commit", 1, "--out", "deep/down")
+    wait_for(lambda: Path("deep").exists(), process)
+    time.sleep(later)
+    process.send_signal(sign)
+    _,err = process.communicate(timeout=60)
+    assert process.returncode==code and "Traceback" not in err, err
+    assert [path.name for path in Path().iterdir()]==["song.wav"]
+
+
+@pytest.mark.slow
+def test_stopped_synth_leaves_no_half_file(here):
+    process = start("data", "synth", "tree", "--sequences", 300, "--seconds", 8, "--workers", 2, start_new_session=True)
+    wait_for(lambda: len(list(Path().glob("tree/motions/*.pkl")))>2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _,err = process.communicate(timeout=60)
+    assert process.returncode==130 and "Traceback" not in err, err
+    assert not list(Path().rglob(".part-*"))
+    for path in Path().glob("tree/motions/*.pkl"): Motion.load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("song", [True, False])
+def test_full_disk(here, tiny, song):
+    "A limit on file sizes acts like a disk that fills up"
+    soundfile.write("song.wav", clicks(5), SR)
+    process = start("dance", *["song.wav"]*song, "--model", tiny, "--no-film", "--out", "deep/down",
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)))
+    out,err = process.communicate(timeout=120)
+    assert process.returncode==2 and "Traceback" not in err and out=="", err
+    assert "error: " in err.splitlines()[-1]
+    assert [path.name for path in Path().iterdir()]==["song.wav"]
+
+
+# ---- the rest
+
+def test_version(capfd):
+    import audio2pose
+    assert run(capfd, "--version")==(0, f"audio2pose {audio2pose.__version__}\n", "")
+
+
+@pytest.mark.parametrize("line", ["--help", "dance --help", "data synth --help", "train --help", "doctor --help"])
+def test_help(capfd, line):
+    code,out,err = run(capfd, *line.split())
+    assert code==0 and out.startswith("Usage: audio2pose") and err==""
+
+
+def test_doctor(capfd, data_folder, monkeypatch):
+    code,out,_ = run(capfd, "doctor")
+    assert code==0 and "torch" in out and "processors" in out and str(data_folder) in out
+    monkeypatch.setattr(cli, "installed", lambda name: None if name=="matplotlib" else "1")
+    assert 'pip install "audio2pose[plot]"' in run(capfd, "doctor")[1]
+
+
+def test_synth_twice(here, capfd):
+    "A second call keeps what is there, and the tree becomes a store"
+    assert run(capfd, "data", "synth", "tree", "--sequences", 4, "--seconds", 8, "--seed", 1)[0]==0
+    kept = {path: path.stat().st_mtime_ns for path in Path("tree").rglob("*.pkl")}
+    assert run(capfd, "data", "synth", "tree", "--sequences", 4, "--seconds", 8, "--seed", 1)[0]==0
+    assert {path: path.stat().st_mtime_ns for path in Path("tree").rglob("*.pkl")}==kept
+    store = cli.open_store(Path("tree"))
+    assert len(store)==4 and {entry["split"] for entry in store.info}<={"train", "val", "test"}
+    assert repr(cli.open_store(Path("tree/store")))==repr(store)
+
+
+@pytest.mark.slow
+def test_train_and_go_on(here, capfd):
+    from audio2pose.data.windows import toy_sequences, write_store
+    write_store(toy_sequences(6, 400), "store")
+    for steps in (1, 2):
+        code,out,err = run(capfd, "train", "store", "--out", "model", "--steps", steps, "--batch", 1)
+        assert code==0, err
+    assert FACT.from_pretrained(Path(out.splitlines()[-1]))
