@@ -58,7 +58,7 @@ def smooth_union(a, b,
     overlap = np.maximum(fillet-np.abs(a-b), 0)/fillet
     return np.minimum(a, b)-overlap**2*fillet/4
 
-# %% ../nbs/15_body.ipynb #c856625b
+# %% ../nbs/15_body.ipynb #633fd221
 def cone(start, stop, radii, fillet, squash=(1, 1, 1)): return round_cone, (start, stop, radii, squash), fillet
 def lump(centre, radii, fillet): return ellipsoid, (centre, radii), fillet
 
@@ -67,9 +67,9 @@ trunk = [
     lump((.068, .390, .010), (.080, .075, .068), .06), # Pectoral
     lump((.085, .360, -.065), (.082, .120, .058), .06), # Shoulder blade
     cone((0, .500, -.055), (.150, .464, -.050), (.052, .044), .06), # Trapezius
-    lump((0, .170, -.020), (.130, .170, .094), .10), # Waist
-    lump((0, -.020, -.015), (.146, .125, .106), .09), # Pelvis
-    lump((.072, -.085, -.052), (.080, .085, .080), .05), # Buttock
+    lump((0, .170, -.020), (.136, .170, .095), .10), # Waist
+    lump((0, -.020, -.015), (.140, .125, .104), .08), # Pelvis
+    lump((.070, -.085, -.050), (.078, .085, .078), .05), # Buttock
     cone((0, .460, -.050), (0, .620, -.012), (.060, .054), .05)] # Neck
 
 # %% ../nbs/15_body.ipynb #6099c699
@@ -86,10 +86,10 @@ hand = [
     cone((.742, .466, -.060), (.790, .458, -.032), (.019, .015), .015), # Thumb
     cone((.790, .458, -.032), (.826, .451, -.024), (.015, .0135), .008)]
 
-# %% ../nbs/15_body.ipynb #81a780a8
+# %% ../nbs/15_body.ipynb #bdacf706
 leg = [
-    cone((.088, -.110, -.018), (.103, -.4715, -.012), (.090, .060), .05), # Thigh
-    lump((.095, -.220, -.008), (.082, .160, .088), .04),
+    cone((.086, -.110, -.018), (.103, -.4715, -.012), (.086, .060), .05), # Thigh
+    lump((.094, -.220, -.008), (.080, .160, .087), .04),
     cone((.103, -.4715, -.012), (.089, -.880, -.048), (.060, .048), .012), # Shin
     lump((.101, -.610, -.040), (.058, .140, .060), .03)] # Calf
 
@@ -211,9 +211,9 @@ seams = (hairline, collar,
          lambda p: p[:, 1]+.885, # Trousers end
          lambda p: p[:, 1]+.966) # Soles begin
 
-# %% ../nbs/15_body.ipynb #1ae608d7
+# %% ../nbs/15_body.ipynb #78a3b142
 regions = ("skin", "hair", "shirt", "trousers", "shoes", "soles")
-palette = np.array([[214, 160, 128], [52, 38, 33], [206, 84, 62], [52, 64, 86], [236, 232, 224], [212, 120, 92]], np.uint8)
+palette = np.array([[214, 160, 128], [52, 38, 33], [206, 84, 62], [60, 68, 86], [236, 232, 224], [212, 120, 92]], np.uint8)
 
 def region_of(
     points:Float[np.ndarray, "V 3"], # Rest positions, m
@@ -264,7 +264,7 @@ def cut(
             triangles += [(a, ab, ac), (ab, b, c), (ab, c, ac)]
     return np.array(points), np.array(triangles)
 
-# %% ../nbs/15_body.ipynb #e04960c3
+# %% ../nbs/15_body.ipynb #5411be2c
 def smooth_step(
     t:Float[np.ndarray, "*batch"],
 )->Float[np.ndarray, "*batch"]: # 0 below 0, 1 above 1
@@ -278,8 +278,8 @@ def thickness(
 )->Float[np.ndarray, "V"]: # m
     "How far each region lies off the body"
     x,y = np.abs(points[:, 0]),points[:, 1]
-    hair = .007+.010*smooth_step((y-.72)/.09)
-    shirt = .007+.004*smooth_step((.1-y)/.12)+.003*smooth_step((x-.2)/.15)
+    hair = .003+.013*smooth_step(hairline(points)/.07)
+    shirt = .007+.002*smooth_step((.1-y)/.12)+.003*smooth_step((x-.2)/.15)
     trousers = .001+.011*smooth_step((-.35-y)/.45)
     return np.select([region==1, region==2, region==3, region==5], [hair, shirt, trousers, .0025], 0.)
 
