@@ -7,10 +7,10 @@ __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'knee_flexion', 'frame', 'leg_rot
            'without_short_runs', 'smooth_rotations', 'floor_height', 'pinned_toe', 'glide', 'planted_foot',
            'solve_legs', 'settle']
 
-# %% ../nbs/16_footing.ipynb #810109c9
+# %% ../nbs/16_footing.ipynb #9a862a05
 import numpy as np
 from dataclasses import replace
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter1d, label, minimum_filter1d, percentile_filter
 
 from .motion import Motion, forward_kinematics
@@ -149,9 +149,9 @@ def pinned_toe(
     target[:,1] = np.maximum(target[:,1], TOE_HEIGHT)
     return target
 
-# %% ../nbs/16_footing.ipynb #852bc3c0
+# %% ../nbs/16_footing.ipynb #19ce5997
 def glide(
-    known:Float[np.ndarray, "N"], # Frames at which the value is known
+    known:Int[np.ndarray, "N"], # Frames at which the value is known
     values:Float[np.ndarray, "N"],
     length:int, # Frames in all
 )->Float[np.ndarray, "T"]:

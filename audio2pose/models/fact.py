@@ -291,10 +291,10 @@ def hear(self:FACT,
 
 FACT.hear = hear
 
-# %% ../../nbs/41_models.fact.ipynb #7c4c41ff
+# %% ../../nbs/41_models.fact.ipynb #74d3732b
 def with_differences(
     motion:Float[Tensor, "B S F"], # Standardised
-)->Float[Tensor, "B S 2F"]: # Each frame, and five times its change since the frame before
+)->Float[Tensor, "B S 2*F"]: # Each frame, and five times its change since the frame before
     "Let a model see velocity, which attention alone finds slowly"
     return torch.cat([motion, 5*motion.diff(dim=1, prepend=motion[:, :1])], -1)
 

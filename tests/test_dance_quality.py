@@ -1,0 +1,77 @@
+"""What the shipped model must keep doing: on the beat, lively to the end, feet still, nobody under the floor.
+
+The three real songs are read from the shared material and skipped where it is absent; the demo track is always there.
+`pytest tests/test_dance_quality.py -s` prints the table.
+"""
+import numpy as np
+import pytest
+
+from audio2pose import audio
+from audio2pose.data.music import demo_track
+from audio2pose.generate import perform
+from audio2pose.metrics.beat import beat_align, beat_margin, kinematic_beats
+from audio2pose.metrics.contact import exploded, foot_skating, jerk, liveliness, penetration
+from audio2pose.models.fact import FACT
+from audio2pose.motion import Motion
+
+SONGS = ("noiz2sa_stg4", "panic_on_meadow", "parsec47_ptn0")
+REAL_JERK = 560.5 # m/s³, mean of the AIST++ motion gBR_sBM_cAll_d04_mBR0_ch01; re-measured below where it can be
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def fact(): return FACT.from_pretrained()
+
+
+def measure(features, motion):
+    "The numbers of one dance"
+    positions,beats = motion.positions(),np.flatnonzero(features[:, 34])/60
+    stops = kinematic_beats(positions)
+    return dict(margin=beat_margin(stops, beats, motion.seconds), align=beat_align(stops, beats), liveliness=liveliness(positions, 60),
+                skating=foot_skating(positions, 60), published=foot_skating(positions[::2], 30, "published"), depth=penetration(positions),
+                jerk=jerk(positions, 60), exploded=exploded(positions))
+
+
+def check(numbers):
+    assert not numbers["exploded"]
+    assert numbers["margin"]>=.08
+    assert .5<=numbers["liveliness"]<=2
+    assert numbers["skating"]<.05 and not numbers["published"]>=.05
+    assert numbers["depth"]<=.03
+    assert numbers["jerk"]<=2*REAL_JERK
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SONGS)
+def test_real_songs(fact, shared, name, seed):
+    y,sr = audio.load(shared(f"real/music/{name}.ogg"))
+    features = audio.features(y, sr, frames=audio.song_frames(y, sr))
+    motion = perform(fact, features, seed)
+    assert len(motion)==round(60*len(y)/sr)
+    numbers = measure(features, motion)
+    print(f"\n{name} seed {seed}:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()))
+    check(numbers)
+
+
+def test_the_demo_track(fact):
+    song = demo_track()
+    features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
+    numbers = measure(features, perform(fact, features))
+    print("\ndemo:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()))
+    assert numbers["margin"]>=.08 and not numbers["exploded"] and numbers["skating"]<.05 and numbers["depth"]<=.03
+
+
+def test_no_self_repeating_loop(fact):
+    "No stretch of 8 s of a dance comes again within 3 degrees"
+    song = demo_track()
+    features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
+    poses = perform(fact, np.concatenate([features]*2)).poses.reshape(-1, 72)
+    window = 480
+    for lag in range(window, len(poses)-window, 15):
+        apart = np.abs(poses[lag:]-poses[:-lag]).max(1)
+        assert np.convolve(apart>np.radians(3), np.ones(window), "valid").min()>.2*window, f"the dance repeats after {lag/60:.1f} s"
+
+
+def test_the_yardstick(shared):
+    real = Motion.load(shared("real/aist/motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl"))
+    assert jerk(real.positions(), 60)==pytest.approx(REAL_JERK, abs=.1)
