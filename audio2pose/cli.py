@@ -205,7 +205,7 @@ def demo_song(
     except LibsndfileError as error: raise InputError(f"{folder}: the demo track cannot be written ({error.error_string}); free some space, or choose another folder with --out") from None
     return folder/"song.wav"
 
-# %% ../nbs/81_cli.ipynb #483f8c34
+# %% ../nbs/81_cli.ipynb #84306a9e
 dance_files = ("dance.html", "dance.mp4", "dance.bvh", "dance.glb", "motion.npz")
 
 def make_dance(
@@ -213,6 +213,7 @@ def make_dance(
     scratch:Path, # Folder for the files
     model:str|None, # For `FACT.from_pretrained`; None: the shipped one
     seed:int,
+    genre:str|None, # Of the opening; None: the seed decides
     commit:int|None, # Frames kept of each prediction; None: up to 10
     film:bool,
 )->list[str]: # Lines of the summary
@@ -222,29 +223,31 @@ def make_dance(
     title = "Demo track" if song is None else song.stem
     song = song or demo_song(scratch)
     sound,fact = load(song),FACT.from_pretrained(model)
+    if commit and commit>fact.config.future: raise InputError(f"dance: commit must be 1 to {fact.config.future}, the frames this model predicts; got {commit}")
     with stages(5 if film else 4) as begin:
         begin("listening")
         features = hear(song, sound)
         begin("dancing")
-        from audio2pose.generate import generate
-        motion = generate(fact, features, seed=seed, commit=commit or min(10, fact.config.future))
+        from audio2pose.generate import perform
+        motion = perform(fact, features, seed, genre, commit or 10)
         beats = features[:,34].nonzero()[0]/motion.fps
         write_files(motion, song, title, beats, scratch, film, begin)
     return summary(motion, beats)
 
-# %% ../nbs/81_cli.ipynb #e2f13ba8
+# %% ../nbs/81_cli.ipynb #b8937223
 @app.command()
 def dance(
     song:Annotated[Path|None, typer.Argument(help="Any audio or video file of 1 s to 10 min; the demo track if left out.", show_default=False)]=None,
     out:Annotated[Path|None, typer.Option(help="Folder for the results.", show_default="outputs/SONG-seedN")]=None,
     seed:Annotated[int, typer.Option(min=0, help="Another seed, another dance; the same seed, the same bytes.")]=0,
+    genre:Annotated[str|None, typer.Option(help="How the dance opens: BR PO LO MH LH HO WA KR JS or JB.", show_default="the seed decides")]=None,
     model:Annotated[str|None, typer.Option(help="Model folder, file, or hub name owner/name.", show_default="the shipped model")]=None,
     commit:Annotated[int|None, typer.Option(min=1, help="Frames kept of each prediction: 1 is exact, more is faster.", show_default="10")]=None,
     film:Annotated[bool, typer.Option(help="Also write an mp4.")]=True,
 ):
     "Dance to SONG. Writes a page to play in the browser, a film, BVH, glTF and the raw motion."
     out = out or Path("outputs")/f"{slug(song.stem) if song else 'demo'}-seed{seed}"
-    with filled_folder(out) as scratch: lines = make_dance(song, scratch, model, seed, commit, film)
+    with filled_folder(out) as scratch: lines = make_dance(song, scratch, model, seed, genre, commit, film)
     if not film: (out/"dance.mp4").unlink(missing_ok=True)
     for line in lines: typer.echo(line)
     for name in dance_files:
@@ -351,13 +354,13 @@ def hardware()->list[str]: # Lines
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return lines+([f"cuda  {gpu}" for gpu in gpus] or ["cuda  none found; everything runs on the cpu"])
 
-# %% ../nbs/81_cli.ipynb #172a29a7
+# %% ../nbs/81_cli.ipynb #e85fa1f0
 def parts()->list[tuple[str, str]]: # (what is missing, the line that mends it)
     "Everything that could be there and is not"
     needed = {extra: [name for name in names if not installed(name)] for extra,names in requirements().items()}
     missing = [(f"{', '.join(names)} ({extra or 'needed'})", f'pip install "audio2pose[{extra}]"' if extra else "pip install audio2pose")
                for extra,names in needed.items() if names]
-    for name in ("model/model.safetensors", "seeds.npz", "body.npz"):
+    for name in ("model/model.safetensors", "body.npz"):
         if not asset(name).is_file(): missing.append((f"{name} (needed)", "pip install --force-reinstall --no-deps audio2pose"))
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))): missing.append(("a browser (tests of the page)", "apt-get install chromium"))
     return missing

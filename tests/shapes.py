@@ -5,12 +5,20 @@ a call that ended well: what was accepted and what was returned must both be wha
 from typing import Any, get_args
 
 from beartype import beartype
-from jaxtyping import AbstractArray
+from jaxtyping import AbstractArray, Float, Num
+
+
+def is_array(hint): return isinstance(hint, type) and issubclass(hint, AbstractArray)
 
 
 def has_array(hint):
     "Whether an annotation speaks of an array anywhere"
-    return isinstance(hint, type) and issubclass(hint, AbstractArray) or any(map(has_array, get_args(hint)))
+    return is_array(hint) or any(map(has_array, get_args(hint)))
+
+
+def as_argument(hint):
+    "Whole numbers may be given where numbers are asked for; what comes back is held to its word"
+    return Num[hint.array_type, hint.dim_str] if is_array(hint) and hint.dtype is Float else hint
 
 
 def check(function):
@@ -18,5 +26,5 @@ def check(function):
     hints = getattr(function, "__annotations__", {})
     if hints.get("return", Any) is Any: return function # The check before the call
     if function.__name__=="__init__": return function # A dataclass may mend what it is given in `__post_init__`
-    function.__annotations__ = {name: hint for name,hint in hints.items() if has_array(hint)}
+    function.__annotations__ = {name: hint if name=="return" else as_argument(hint) for name,hint in hints.items() if has_array(hint)}
     return beartype(function)

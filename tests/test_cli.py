@@ -185,9 +185,9 @@ def test_bad_lines(here, capfd, data_folder, line):
     if line!="data": assert out=="" and err.startswith("error: ") and err.count("\n")==1
 
 
-def test_commit_beyond_the_model(song, capfd, tiny):
-    code,_,err = run(capfd, "dance", song, "--model", tiny, "--commit", 21)
-    assert code==2 and "commit must be 1 to 20" in err and not Path("outputs").exists()
+@pytest.mark.parametrize("option,value,says", [("--commit", 21, "commit must be 1 to 20"), ("--genre", "tango", "no genre")])
+def test_more_than_there_is(song, capfd, tiny, option, value, says):
+    refused(capfd, "dance", song, "--model", tiny, option, value, says=says)
 
 
 # ---- a dance
