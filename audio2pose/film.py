@@ -6,10 +6,10 @@
 __all__ = ['ZERO', 'QUARTER', 'HALF', 'ONE', 'TEXELS', 'TEXEL', 'TO_KEY', 'ACROSS', 'LOOKS', 'TO_FILL', 'KEY', 'FILL', 'SKY',
            'BOUNCE', 'RIM', 'OFF', 'FLOOR', 'LINE', 'NEAR_WALL', 'FAR_WALL', 'DROP', 'RATE', 'Camera', 'frame_whole',
            'smooth_path', 'frame_dance', 'compiled', 'move_body', 'fill_triangles', 'shadow_maps', 'soften', 'lookup',
-           'mix_shadows', 'floor_shadows', 'on_screen', 'light_reaching', 'shade', 'grid_line', 'paint_stage',
-           'compose', 'Canvas', 'horizon', 'look', 'touched', 'draw', 'still', 'check_size', 'shots', 'frame', 'strip',
-           'to_planes', 'video_frame', 'drawn', 'unreadable', 'open_sound', 'sound_blocks', 'sound_packets',
-           'film_stream', 'check_film', 'render']
+           'mix_shadows', 'floor_shadows', 'on_screen', 'light_reaching', 'shade', 'vignette', 'floor_shown',
+           'paint_backdrop', 'draw_crossing', 'draw_lines', 'compose', 'Canvas', 'horizon', 'look', 'touched', 'draw',
+           'still', 'check_size', 'shots', 'frame', 'strip', 'to_planes', 'video_frame', 'drawn', 'unreadable',
+           'open_sound', 'sound_blocks', 'sound_packets', 'film_stream', 'check_film', 'render']
 
 # %% ../nbs/72_film.ipynb #368948f7
 import math
@@ -315,61 +315,111 @@ def shade(
             light = key*np.float32(KEY[i])+fill*np.float32(FILL[i])+high*(up*np.float32(SKY[i])+(ONE-up)*np.float32(BOUNCE[i]))
             colours[v, i] = on_screen(HALF*tints[v, i]*light+rim*np.float32(RIM[i]))
 
-# %% ../nbs/72_film.ipynb #841eec58
+# %% ../nbs/72_film.ipynb #b51cdae6
 @compiled
 @no_type_check
-def grid_line(
-    x, # Place across the lines, in cells
-    width, # Of a pixel, in cells
+def vignette(
+    row, column, # Pixel
+    height, width,
 ):
-    "How much of a pixel is line"
-    away = abs(x-np.float32(math.floor(x+HALF)))
-    return max(width-away, ZERO)/width*max(ONE-width-width, ZERO)
+    "0 in the middle of the picture, about 0.7 in its corners"
+    x,y = np.float32(column)/np.float32(width)-HALF,np.float32(row)/np.float32(height)-HALF
+    return np.float32(1.1)*x*x+np.float32(1.6)*y*y
 
-# %% ../nbs/72_film.ipynb #ea3981e6
+# %% ../nbs/72_film.ipynb #2e48728a
+@compiled
+@no_type_check
+def floor_shown(
+    away, # Square of the distance from the middle of the floor, m²
+):
+    "How much of the floor is seen: all in the middle, nothing beyond six metres"
+    shown = max(ONE-away/np.float32(36), ZERO)
+    return shown*shown*shown
+
+# %% ../nbs/72_film.ipynb #aecdcc16
 FLOOR,LINE = np.float32([.855, .860, .870]),np.float32([.60, .63, .67]) # Red, green, blue, as on the screen
 NEAR_WALL,FAR_WALL = np.float32([.945, .948, .955]),np.float32([.790, .810, .840])
 
 @compiled
 @no_type_check
-def paint_stage(
+def paint_backdrop(
     eye, axes, lens, # As in `shade`, but in pixels
     centre, # (3,) what the camera looks at
     picture, # (H, W, 3) uint8, written
-    top, # First row to paint
 ):
-    "Backdrop and floor"
+    "Wall and floor"
     height,width,_ = picture.shape
-    thin,thick,two = np.float32(.30),np.float32(.40),np.float32(2)
+    for row in range(height):
+        down = (np.float32(row)-lens[2])/lens[0]
+        reach = eye[1]/max(down*axes[1, 1]-axes[2, 1], np.float32(1e-3))
+        x0,z0 = eye[0]-centre[0]+reach*(axes[2, 0]-down*axes[1, 0]),eye[2]-centre[2]+reach*(axes[2, 2]-down*axes[1, 2])
+        for column in range(width):
+            across = reach*(np.float32(column)-lens[1])/lens[0]
+            x,z = x0+across*axes[0, 0],z0+across*axes[0, 2]
+            shown = floor_shown(x*x+z*z)
+            glow = np.float32(.075)/((ONE+QUARTER*(x*x+z*z))*(ONE+QUARTER*(x*x+z*z)))
+            far = vignette(row, column, height, width)
+            grain = np.float32(.06711056)*np.float32(column)+np.float32(.00583715)*np.float32(row)
+            grain = np.float32(52.9829189)*(grain-np.float32(math.floor(grain)))
+            grain = grain-np.float32(math.floor(grain))
+            for i in range(3):
+                wall = NEAR_WALL[i]+(FAR_WALL[i]-NEAR_WALL[i])*far
+                floor = (FLOOR[i]+glow)*(ONE-QUARTER*far)
+                picture[row, column, i] = np.int32(np.float32(255)*min(wall+(floor-wall)*shown, np.float32(.996))+grain)
+
+# %% ../nbs/72_film.ipynb #d7c921a7
+@compiled
+@no_type_check
+def draw_crossing(
+    place, step, # Of column 0 across the line, in m from it, and from column to column
+    other, other_step, # The same along the line, from the middle of the floor
+    away, # From the line to the middle of the floor, m
+    wide, # Half the width of the line, m
+    strength, # Of the line, 0 to 1
+    row, height, # Pixels
+    pixels, # (W, 3) uint8, the row; darkened
+):
+    "One grid line where it crosses one row"
+    width = len(pixels)
+    middle,half = -place/step,abs(wide/step)
+    for column in range(max(math.ceil(middle-half), 0), min(math.floor(middle+half), width-1)+1):
+        x,z = place+step*np.float32(column),other+other_step*np.float32(column)
+        near = max(ONE-abs(x)/wide, ZERO)*floor_shown((x+away)*(x+away)+z*z)
+        dark = np.float32(255)*strength*near*(ONE-QUARTER*vignette(row, column, height, width))
+        for i in range(3): pixels[column, i] -= np.int32(dark*(FLOOR[i]-LINE[i])+HALF)
+
+# %% ../nbs/72_film.ipynb #e9e91e5e
+@compiled
+@no_type_check
+def draw_lines(
+    eye, axes, lens, # As in `shade`, but in pixels
+    centre, # (3,) what the camera looks at
+    top, # First row that can show floor
+    picture, # (H, W, 3) uint8, darkened
+):
+    "The grid on the floor"
+    height,width,_ = picture.shape
+    reaching = np.float32(6)
     for row in range(top, height):
         down = (np.float32(row)-lens[2])/lens[0]
         fall = max(down*axes[1, 1]-axes[2, 1], np.float32(1e-3))
         reach = eye[1]/fall
         pixel,deep = reach/lens[0],reach/lens[0]/fall
-        wide_x = math.sqrt(pixel*pixel*axes[0, 0]*axes[0, 0]+deep*deep*axes[2, 0]*axes[2, 0])
-        wide_z = math.sqrt(pixel*pixel*axes[0, 2]*axes[0, 2]+deep*deep*axes[2, 2]*axes[2, 2])
-        upward = (np.float32(row)/np.float32(height)-HALF)*np.float32(1.27)
-        for column in range(width):
-            across = (np.float32(column)-lens[1])/lens[0]
-            aside = (np.float32(column)/np.float32(width)-HALF)*np.float32(1.05)
-            far = min(aside*aside+upward*upward, ONE)
-            grain = np.float32(.06711056)*np.float32(column)+np.float32(.00583715)*np.float32(row)
-            grain = np.float32(52.9829189)*(grain-np.float32(math.floor(grain)))
-            grain = grain-np.float32(math.floor(grain))
-            x = eye[0]+reach*(axes[2, 0]+across*axes[0, 0]-down*axes[1, 0])
-            z = eye[2]+reach*(axes[2, 2]+across*axes[0, 2]-down*axes[1, 2])
-            away = (x-centre[0])*(x-centre[0])+(z-centre[2])*(z-centre[2])
-            shown = line = glow = ZERO
-            if away<np.float32(36):
-                shown = ONE-away/np.float32(36)
-                shown = shown*shown*shown
-                line = thin*max(grid_line(x*two, wide_x*two), grid_line(z*two, wide_z*two))
-                line += thick*max(grid_line(x*HALF, wide_x*HALF), grid_line(z*HALF, wide_z*HALF))
-                glow = np.float32(.075)/((ONE+QUARTER*away)*(ONE+QUARTER*away))
-            for i in range(3):
-                wall = NEAR_WALL[i]+(FAR_WALL[i]-NEAR_WALL[i])*far
-                floor = (FLOOR[i]+(LINE[i]-FLOOR[i])*line+glow)*(ONE-QUARTER*far)
-                picture[row, column, i] = np.int32(np.float32(255)*min(wall+(floor-wall)*shown, np.float32(.996))+grain)
+        for axis in range(0, 3, 2):
+            along = 2-axis
+            wide = math.sqrt(pixel*pixel*axes[0, axis]*axes[0, axis]+deep*deep*axes[2, axis]*axes[2, axis])
+            step,other_step = pixel*axes[0, axis],pixel*axes[0, along]
+            if abs(step)<np.float32(1e-7): step = np.float32(1e-7)
+            start = eye[axis]+reach*(axes[2, axis]-down*axes[1, axis])-step*lens[1]
+            other = eye[along]+reach*(axes[2, along]-down*axes[1, along])-other_step*lens[1]-centre[along]
+            end = start+step*np.float32(width)
+            low,high = max(min(start, end), centre[axis]-reaching)-wide,min(max(start, end), centre[axis]+reaching)+wide
+            for cell,strength in ((HALF, np.float32(.30)), (np.float32(2), np.float32(.40))):
+                fading = strength*(ONE-(wide+wide)/cell)
+                if fading<=ZERO: continue
+                for line in range(math.ceil(low/cell), math.floor(high/cell)+1):
+                    at = np.float32(line)*cell
+                    draw_crossing(start-at, step, other, other_step, at-centre[axis], wide, fading, row, height, picture[row])
 
 # %% ../nbs/72_film.ipynb #ac080285
 @compiled
@@ -406,7 +456,7 @@ def compose(
             picture[row, column, 1] = np.int32(light*np.float32(stage[row, column, 1])+QUARTER*np.float32(green)+HALF)
             picture[row, column, 2] = np.int32(light*np.float32(stage[row, column, 2])+QUARTER*np.float32(blue)+HALF)
 
-# %% ../nbs/72_film.ipynb #865a4a15
+# %% ../nbs/72_film.ipynb #a7a75f4a
 class Canvas:
     "Everything needed to draw pictures of one size, one after the other"
     def __init__(self,
@@ -424,7 +474,8 @@ class Canvas:
         self.samples = np.zeros((2*height, 2*width, 3), np.uint8)
         self.fine_spans = np.zeros((2*height, 2), np.int32)
         self.spans = np.zeros((height, 2), np.int32)
-        self.stage = np.zeros((height, width, 3), np.uint8)
+        self.backdrop = np.zeros((height, width, 3), np.uint8)
+        self.stage = np.zeros((height, width, 3), np.uint8) # The backdrop with its lines
         self.picture = np.zeros((height, width, 3), np.uint8)
         self.planes = [np.zeros((height//k, width//k), np.uint8) for k in (1, 2, 2)]
         self.camera = self.planes_of = None
@@ -442,11 +493,11 @@ def horizon(
     _,up,forward = axes@(centre*[1, 0, 1]+6*level/np.linalg.norm(level)-eye)
     return max(0, int(lens[2]-lens[0]*up/forward)-2)&~1
 
-# %% ../nbs/72_film.ipynb #3d191947
+# %% ../nbs/72_film.ipynb #aacbeaf2
 def look(self:Canvas,
     camera:Camera,
 ):
-    "Turn to where `camera` looks; paint the stage anew where that has changed"
+    "Turn to where `camera` looks; paint anew what that changes"
     if camera==self.camera: return
     height,width,_ = self.stage.shape
     walked = self.camera is not None and np.allclose(camera.axes(), self.axes, atol=1e-6) and math.isclose(camera.eye[1], self.camera.eye[1])
@@ -455,8 +506,12 @@ def look(self:Canvas,
     self.lens = np.float32([focal, width/2-.5, height/2-.5])
     self.fine_lens = np.float32([2*focal, width-.5, height-.5])
     self.camera = camera
-    self.changed = horizon(self.eye, self.axes, self.lens, np.float32(camera.target)) if walked else 0
-    paint_stage(self.eye, self.axes, self.lens, np.float32(camera.target), self.stage, self.changed)
+    centre = np.float32(camera.target)
+    floor = horizon(self.eye, self.axes, self.lens, centre)
+    self.changed = floor if walked else 0
+    if not walked: paint_backdrop(self.eye, self.axes, self.lens, centre, self.backdrop)
+    self.stage[self.changed:] = self.backdrop[self.changed:]
+    draw_lines(self.eye, self.axes, self.lens, centre, floor, self.stage)
 
 Canvas.look = look
 
