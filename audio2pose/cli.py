@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'UsageError', 'dance_files', 'slug', 'one_line', 'missing_parents', 'filled_folder', 'stages',
            'print_version', 'options', 'complain', 'misused', 'run', 'main', 'hear', 'write_files', 'summary',
-           'demo_song', 'make_dance', 'dance', 'data_synth', 'tree_sequences', 'open_store', 'train_command',
-           'requirements', 'installed', 'hardware', 'parts', 'doctor']
+           'demo_song', 'make_dance', 'dance', 'data_synth', 'tree_split', 'tree_sequences', 'open_store',
+           'train_command', 'requirements', 'installed', 'hardware', 'parts', 'doctor']
 
 # %% ../nbs/81_cli.ipynb #73777f77
 import os
@@ -270,7 +270,18 @@ def data_synth(
     typer.echo(f"{len(names)} sequences")
     typer.echo(one_line(str(folder.absolute())))
 
-# %% ../nbs/81_cli.ipynb #e47dd2bf
+# %% ../nbs/81_cli.ipynb #534e1d7a
+def tree_split(
+    tree:Path, # With splits/
+)->dict[str, dict]: # Sequence → {"split": "train"}, "val" or "test"
+    "The official parts of a tree; empty if none of it is for training"
+    found = {}
+    for part in ("train", "val", "test"):
+        names = tree/"splits"/f"crossmodal_{part}.txt"
+        if names.is_file(): found |= {name.strip(): dict(split=part) for name in names.read_text().splitlines()}
+    return found if dict(split="train") in found.values() else {}
+
+# %% ../nbs/81_cli.ipynb #60fdf21d
 def tree_sequences(
     tree:Path, # With motions/, wav/ and splits/
 )->Iterator[tuple]: # Name, motion (T, 219), audio (M, 35), info; as `write_store` takes them
@@ -278,15 +289,12 @@ def tree_sequences(
     from tqdm import tqdm
     from audio2pose.audio import load
     from audio2pose.motion import Motion
-    heard,split = {},{}
-    for part in ("train", "val", "test"):
-        names = tree/"splits"/f"crossmodal_{part}.txt"
-        if names.is_file(): split |= {name.strip(): part for name in names.read_text().splitlines()}
+    heard,split = {},tree_split(tree)
     for path in tqdm(sorted((tree/"motions").glob("*.pkl")), desc="listening"):
         music = path.stem.split("_")[-2]
         song = tree/"wav"/f"{music}.wav"
         if music not in heard: heard = {music: hear(song, load(song))}
-        yield path.stem, Motion.load(path).to_features(), heard[music], dict(genre=music[1:3], split=split.get(path.stem, "train"))
+        yield path.stem, Motion.load(path).to_features(), heard[music], dict(genre=music[1:3]) | split.get(path.stem, {})
 
 # %% ../nbs/81_cli.ipynb #5645dfbc
 def open_store(

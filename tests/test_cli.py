@@ -321,8 +321,14 @@ def test_synth_twice(here, capfd):
     assert run(capfd, "data", "synth", "tree", "--sequences", 4, "--seconds", 8, "--seed", 1)[0]==0
     assert {path: path.stat().st_mtime_ns for path in Path("tree").rglob("*.pkl")}==kept
     store = cli.open_store(Path("tree"))
-    assert len(store)==4 and {entry["split"] for entry in store.info}<={"train", "val", "test"}
+    assert len(store)==4 and not any("split" in entry for entry in store.info), "four songs are all held back, so the splits are of no use"
     assert repr(cli.open_store(Path("tree/store")))==repr(store)
+
+
+def test_official_splits_are_kept(here):
+    Path("tree/splits").mkdir(parents=True)
+    for part in ("train", "val", "test"): Path(f"tree/splits/crossmodal_{part}.txt").write_text(f"{part}_1 \n{part}_2\n")
+    assert cli.tree_split(Path("tree"))=={f"{part}_{i}": {"split": part} for part in ("train", "val", "test") for i in (1, 2)}
 
 
 @pytest.mark.slow
