@@ -332,10 +332,10 @@ ramps = { # centre, direction, half width, m
     "linshoulder": ((.095, 0, 0), (1, 0, 0), .060), "lshoulder": ((.185, .465, 0), (1, .35, 0), .070),
     "lelbow": ((.4535, 0, 0), (1, 0, 0), .050), "lwrist": ((.7205, 0, 0), (1, 0, 0), .040), "lhand": ((.810, 0, 0), (1, 0, 0), .030)}
 
-# %% ../nbs/15_body.ipynb #018f5653
+# %% ../nbs/15_body.ipynb #a84f6bbf
 gates = {
     "lhip": lambda p: smooth_step((p[:, 0]+.035)/.07),
-    "neck": lambda p: 1-smooth_step((np.abs(p[:, 0])-.06)/.045),
+    "neck": lambda p: np.maximum(1-smooth_step((np.abs(p[:, 0])-.06)/.045), smooth_step((p[:, 1]-.55)/.04)),
     "linshoulder": lambda p: smooth_step((p[:, 1]-.30)/.12)*smooth_step((.62-p[:, 1])/.06)}
 
 def reach(

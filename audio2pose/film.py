@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ZERO', 'QUARTER', 'HALF', 'ONE', 'TEXELS', 'TEXEL', 'TO_KEY', 'ACROSS', 'LOOKS', 'TO_FILL', 'KEY', 'FILL', 'SKY',
-           'BOUNCE', 'RIM', 'OFF', 'FLOOR', 'LINE', 'NEAR_WALL', 'FAR_WALL', 'DROP', 'RATE', 'Camera', 'frame_whole',
-           'smooth_path', 'frame_dance', 'compiled', 'move_body', 'fill_triangles', 'shadow_maps', 'soften', 'lookup',
-           'mix_shadows', 'floor_shadows', 'on_screen', 'light_reaching', 'shade', 'vignette', 'floor_shown',
-           'paint_backdrop', 'draw_crossing', 'draw_lines', 'compose', 'Canvas', 'horizon', 'look', 'touched', 'draw',
-           'still', 'check_size', 'shots', 'frame', 'strip', 'to_planes', 'video_frame', 'drawn', 'unreadable',
-           'open_sound', 'sound_blocks', 'sound_packets', 'film_stream', 'check_film', 'render']
+           'BOUNCE', 'RIM', 'OFF', 'FLOOR', 'LINE', 'NEAR_WALL', 'FAR_WALL', 'DROP', 'RATE', 'Camera', 'moved',
+           'frame_whole', 'smooth_path', 'frame_dance', 'compiled', 'move_body', 'fill_triangles', 'shadow_maps',
+           'soften', 'lookup', 'mix_shadows', 'floor_shadows', 'on_screen', 'light_reaching', 'shade', 'vignette',
+           'floor_shown', 'grain', 'floor_row', 'paint_backdrop', 'draw_crossing', 'draw_lines', 'compose', 'Canvas',
+           'horizon', 'look', 'touched', 'draw', 'still', 'check_size', 'shots', 'frame', 'strip', 'to_planes',
+           'video_frame', 'drawn', 'unreadable', 'open_sound', 'sound_blocks', 'sound_packets', 'film_stream',
+           'check_film', 'render']
 
 # %% ../nbs/72_film.ipynb #368948f7
 import math
@@ -29,7 +30,7 @@ from .body import bone_transforms, load_body
 from .core import FPS, InputError, atomic
 from .motion import Motion
 
-# %% ../nbs/72_film.ipynb #c1affe54
+# %% ../nbs/72_film.ipynb #ac339ae0
 @dataclass(frozen=True)
 class Camera:
     "Where the dancer is seen from"
@@ -45,9 +46,14 @@ class Camera:
         right = right/np.linalg.norm(right)
         return np.stack([right, np.cross(right, forward), forward])
 
-    def moved(self, shift):
-        "The same view from another place"
-        return Camera(tuple(np.add(self.eye, shift).tolist()), tuple(np.add(self.target, shift).tolist()), self.angle)
+# %% ../nbs/72_film.ipynb #bd79f411
+def moved(self:Camera,
+    shift:Float[np.ndarray, "3"], # m
+)->Camera:
+    "The same view from another place"
+    return Camera(tuple(np.add(self.eye, shift).tolist()), tuple(np.add(self.target, shift).tolist()), self.angle)
+
+Camera.moved = moved
 
 # %% ../nbs/72_film.ipynb #5438ba7b
 def frame_whole(
@@ -166,13 +172,14 @@ def fill_triangles(
                     for i in range(3): samples[row, column, i] = np.uint8(u*colours[a, i]+v*colours[b, i]+w*colours[c, i])
             if len(spans) and right>=left: spans[row, 0],spans[row, 1] = min(spans[row, 0], left),max(spans[row, 1], right+1)
 
-# %% ../nbs/72_film.ipynb #727a4a9c
+# %% ../nbs/72_film.ipynb #0d173947
 TEXELS,TEXEL = 200,.014 # Of a shadow map, and the side of one, m
 TO_KEY = np.array([-.42, .82, .39])/np.linalg.norm([-.42, .82, .39]) # Towards the key light
 
 ACROSS = np.cross([0, 1, 0], TO_KEY)/np.linalg.norm(np.cross([0, 1, 0], TO_KEY))
 LOOKS = np.array([[ACROSS, np.cross(ACROSS, TO_KEY), TO_KEY], [[1, 0, 0], [0, 0, -1], [0, -1, 0]]])/[[TEXEL], [TEXEL], [1]] # Across, down, towards the light
 
+# %% ../nbs/72_film.ipynb #4988729a
 def shadow_maps(
     root:Float[np.ndarray, "3"], # Root joint, m
 )->Float[np.ndarray, "2 4 3"]: # Rows across, down, towards the light, and the offsets
@@ -203,14 +210,11 @@ def soften(
                 if x>=0: target[x, row] = total*scale
         source,target = target,source
 
-# %% ../nbs/72_film.ipynb #ab6a0f32
+# %% ../nbs/72_film.ipynb #9b96237e
 @compiled
 @no_type_check
-def lookup(
-    image, # (H, W) float32
-    x, y, # Column and row, float32
-):
-    "Bilinear lookup; 0 outside"
+def lookup(image, x, y):
+    "Bilinear lookup in `image` (H, W) at column `x` and row `y`; 0 outside"
     if x<ZERO or y<ZERO or x>=np.float32(image.shape[1]-1) or y>=np.float32(image.shape[0]-1): return ZERO
     column,row = np.int32(x),np.int32(y)
     u,v = x-np.float32(column),y-np.float32(row)
@@ -237,7 +241,7 @@ def mix_shadows(
             lamp = wide[row, column]+min(np.float32(3)*near, ONE)*(narrow[row, column]-wide[row, column])
             dark[row, column] = ONE-(ONE-np.float32(.36)*lamp)*(ONE-np.float32(.55)*near)
 
-# %% ../nbs/72_film.ipynb #e4c1b124
+# %% ../nbs/72_film.ipynb #20e5be9f
 def floor_shadows(
     nearness:Float[np.ndarray, "2 N N"], # As seen from the key light and from the floor; -9 and -0.45 where nothing is
     maps:Float[np.ndarray, "2 4 3"],
@@ -246,18 +250,18 @@ def floor_shadows(
     "Softened shadows from two shadow maps"
     np.greater(nearness[0], -9, out=work[0], casting="unsafe")
     work[1] = work[0]
-    np.exp(nearness[1]*np.float32(10), out=work[2])
-    work[2] *= nearness[1]>-.45
+    work[2] = np.exp(nearness[1]*np.float32(10))*(nearness[1]>-.45)
     for image,radius in zip(work, (2, 8, 4)): soften(image, work[3], radius)
     mix_shadows(work[0], work[1], work[2], maps, work[3])
     return work[3]
 
-# %% ../nbs/72_film.ipynb #3956fd5d
+# %% ../nbs/72_film.ipynb #6b591e8a
 TO_FILL = np.array([.8, .2, .55])/np.linalg.norm([.8, .2, .55])
 KEY,FILL = (1.9, 1.80, 1.67),(.26, .29, .34) # Red, green, blue
 SKY,BOUNCE,RIM = (.60, .65, .72),(.36, .34, .32),(.20, .21, .22)
 OFF = np.float32(.022) # From the surface to where its shadow is looked up, m
 
+# %% ../nbs/72_film.ipynb #ba776d99
 @compiled
 @no_type_check
 def on_screen(light):
@@ -265,7 +269,7 @@ def on_screen(light):
     light = light*(np.float32(2.51)*light+np.float32(.03))/(light*(np.float32(2.43)*light+np.float32(.59))+np.float32(.14))
     return np.float32(255)*min(max(light, ZERO), ONE)**np.float32(1/2.2)
 
-# %% ../nbs/72_film.ipynb #0e2e0fdf
+# %% ../nbs/72_film.ipynb #8bdcf9b9
 @compiled
 @no_type_check
 def light_reaching(
@@ -273,8 +277,7 @@ def light_reaching(
     x, y, near, # Place on the map
 ):
     "The share of nine looks into the shadow map that find nothing in the way"
-    free = ZERO
-    column,row = np.int32(x+HALF),np.int32(y+HALF)
+    free,column,row = ZERO,np.int32(x+HALF),np.int32(y+HALF)
     if column<1 or row<1 or column>=nearness.shape[1]-1 or row>=nearness.shape[0]-1: return ONE
     for i in range(-1, 2):
         for k in range(-1, 2): free += np.float32(nearness[row+i, column+k]<near)
@@ -336,10 +339,30 @@ def floor_shown(
     shown = max(ONE-away/np.float32(36), ZERO)
     return shown*shown*shown
 
-# %% ../nbs/72_film.ipynb #aecdcc16
+# %% ../nbs/72_film.ipynb #8632d54b
+@compiled
+@no_type_check
+def grain(row, column):
+    "A pattern of numbers from 0 to 1 in which neighbours differ (Jimenez, 2014)"
+    number = np.float32(.06711056)*np.float32(column)+np.float32(.00583715)*np.float32(row)
+    number = np.float32(52.9829189)*(number-np.float32(math.floor(number)))
+    return number-np.float32(math.floor(number))
+
+# %% ../nbs/72_film.ipynb #780ec7e0
+@compiled
+@no_type_check
+def floor_row(row, eye, axes, lens):
+    "Distance factor of the floor in a row, how steeply one looks there, and x and z of its middle, m"
+    down = (np.float32(row)-lens[2])/lens[0]
+    fall = max(down*axes[1, 1]-axes[2, 1], np.float32(1e-3))
+    reach = eye[1]/fall
+    return reach, fall, eye[0]+reach*(axes[2, 0]-down*axes[1, 0]), eye[2]+reach*(axes[2, 2]-down*axes[1, 2])
+
+# %% ../nbs/72_film.ipynb #db08d9ec
 FLOOR,LINE = np.float32([.855, .860, .870]),np.float32([.60, .63, .67]) # Red, green, blue, as on the screen
 NEAR_WALL,FAR_WALL = np.float32([.945, .948, .955]),np.float32([.790, .810, .840])
 
+# %% ../nbs/72_film.ipynb #bb35d364
 @compiled
 @no_type_check
 def paint_backdrop(
@@ -350,22 +373,16 @@ def paint_backdrop(
     "Wall and floor"
     height,width,_ = picture.shape
     for row in range(height):
-        down = (np.float32(row)-lens[2])/lens[0]
-        reach = eye[1]/max(down*axes[1, 1]-axes[2, 1], np.float32(1e-3))
-        x0,z0 = eye[0]-centre[0]+reach*(axes[2, 0]-down*axes[1, 0]),eye[2]-centre[2]+reach*(axes[2, 2]-down*axes[1, 2])
+        reach,_,x0,z0 = floor_row(row, eye, axes, lens)
         for column in range(width):
             across = reach*(np.float32(column)-lens[1])/lens[0]
-            x,z = x0+across*axes[0, 0],z0+across*axes[0, 2]
-            shown = floor_shown(x*x+z*z)
-            glow = np.float32(.075)/((ONE+QUARTER*(x*x+z*z))*(ONE+QUARTER*(x*x+z*z)))
-            far = vignette(row, column, height, width)
-            grain = np.float32(.06711056)*np.float32(column)+np.float32(.00583715)*np.float32(row)
-            grain = np.float32(52.9829189)*(grain-np.float32(math.floor(grain)))
-            grain = grain-np.float32(math.floor(grain))
+            x,z = x0-centre[0]+across*axes[0, 0],z0-centre[2]+across*axes[0, 2]
+            away,far,noise = x*x+z*z,vignette(row, column, height, width),grain(row, column)
+            shown,glow = floor_shown(away),np.float32(.075)/((ONE+QUARTER*away)*(ONE+QUARTER*away))
             for i in range(3):
                 wall = NEAR_WALL[i]+(FAR_WALL[i]-NEAR_WALL[i])*far
                 floor = (FLOOR[i]+glow)*(ONE-QUARTER*far)
-                picture[row, column, i] = np.int32(np.float32(255)*min(wall+(floor-wall)*shown, np.float32(.996))+grain)
+                picture[row, column, i] = np.int32(np.float32(255)*min(wall+(floor-wall)*shown, np.float32(.996))+noise)
 
 # %% ../nbs/72_film.ipynb #d7c921a7
 @compiled
@@ -388,7 +405,7 @@ def draw_crossing(
         dark = np.float32(255)*strength*near*(ONE-QUARTER*vignette(row, column, height, width))
         for i in range(3): pixels[column, i] -= np.int32(dark*(FLOOR[i]-LINE[i])+HALF)
 
-# %% ../nbs/72_film.ipynb #e9e91e5e
+# %% ../nbs/72_film.ipynb #a6f60190
 @compiled
 @no_type_check
 def draw_lines(
@@ -401,17 +418,14 @@ def draw_lines(
     height,width,_ = picture.shape
     reaching = np.float32(6)
     for row in range(top, height):
-        down = (np.float32(row)-lens[2])/lens[0]
-        fall = max(down*axes[1, 1]-axes[2, 1], np.float32(1e-3))
-        reach = eye[1]/fall
+        reach,fall,x,z = floor_row(row, eye, axes, lens)
         pixel,deep = reach/lens[0],reach/lens[0]/fall
         for axis in range(0, 3, 2):
             along = 2-axis
             wide = math.sqrt(pixel*pixel*axes[0, axis]*axes[0, axis]+deep*deep*axes[2, axis]*axes[2, axis])
             step,other_step = pixel*axes[0, axis],pixel*axes[0, along]
             if abs(step)<np.float32(1e-7): step = np.float32(1e-7)
-            start = eye[axis]+reach*(axes[2, axis]-down*axes[1, axis])-step*lens[1]
-            other = eye[along]+reach*(axes[2, along]-down*axes[1, along])-other_step*lens[1]-centre[along]
+            start,other = (x if axis==0 else z)-step*lens[1],(z if axis==0 else x)-other_step*lens[1]-centre[along]
             end = start+step*np.float32(width)
             low,high = max(min(start, end), centre[axis]-reaching)-wide,min(max(start, end), centre[axis]+reaching)+wide
             for cell,strength in ((HALF, np.float32(.30)), (np.float32(2), np.float32(.40))):
@@ -421,7 +435,7 @@ def draw_lines(
                     at = np.float32(line)*cell
                     draw_crossing(start-at, step, other, other_step, at-centre[axis], wide, fading, row, height, picture[row])
 
-# %% ../nbs/72_film.ipynb #ac080285
+# %% ../nbs/72_film.ipynb #0627a231
 @compiled
 @no_type_check
 def compose(
@@ -434,9 +448,7 @@ def compose(
 ):
     "Lay the figure and its shadow over the stage"
     for row in range(len(spans)):
-        down = (np.float32(row)-lens[2])/lens[0]
-        reach = min(-eye[1]/min(axes[2, 1]-down*axes[1, 1], np.float32(-1e-3)), np.float32(50))
-        x,z = eye[0]+reach*(axes[2, 0]-down*axes[1, 0]),eye[2]+reach*(axes[2, 2]-down*axes[1, 2])
+        reach,_,x,z = floor_row(row, eye, axes, lens)
         s,t = look[0, 0]*x+look[0, 2]*z+look[3, 0],look[1, 0]*x+look[1, 2]*z+look[3, 1] # In the middle of the row
         ds = reach/lens[0]*(look[0, 0]*axes[0, 0]+look[0, 2]*axes[0, 2])
         dt = reach/lens[0]*(look[1, 0]*axes[0, 0]+look[1, 2]*axes[0, 2])
@@ -515,9 +527,10 @@ def look(self:Canvas,
 
 Canvas.look = look
 
-# %% ../nbs/72_film.ipynb #15fc327a
+# %% ../nbs/72_film.ipynb #7f44891f
 DROP = (TO_KEY/TO_KEY[1]).astype(np.float32) # Along the key light, per metre of height
 
+# %% ../nbs/72_film.ipynb #8a8f6ce3
 def touched(self:Canvas):
     "Set `self.spans` to the columns that figure and shadow touch in each row"
     height,width,_ = self.picture.shape
@@ -571,7 +584,7 @@ def still(self:Canvas,
 
 Canvas.still = still
 
-# %% ../nbs/72_film.ipynb #c7f05735
+# %% ../nbs/72_film.ipynb #1269203b
 def check_size(
     who:str, # Function, for the message
     motion:Motion,
@@ -580,11 +593,10 @@ def check_size(
 ):
     "Refuse what cannot be drawn"
     if not len(motion): raise InputError(f"{who}: the motion has no frames; give one of at least one frame.")
-    finite = np.isfinite(motion.poses).all((1, 2)) & np.isfinite(motion.trans).all(1)
+    finite = np.isfinite(np.c_[motion.poses.reshape(-1, 72), motion.trans]).all(1)
     if not finite.all(): raise InputError(f"{who}: frame {int(np.argmin(finite))} of the motion is not finite; generate it again, or cut it before that.")
     for name,size in (("width", width), ("height", height)):
-        if size!=int(size) or size%2 or not 64<=size<=4096:
-            raise InputError(f"{who}: {name} must be an even number of pixels from 64 to 4096, got {size}.")
+        if size%2 or not 64<=size<=4096: raise InputError(f"{who}: {name} must be an even number of pixels from 64 to 4096, got {size}.")
 
 # %% ../nbs/72_film.ipynb #0f0fbd09
 def shots(
@@ -600,7 +612,7 @@ def shots(
         for i,transforms in enumerate(bone_transforms(motion[start:start+256]), start):
             yield (camera.moved(shift[i]) if walks else camera), transforms
 
-# %% ../nbs/72_film.ipynb #e8e84d70
+# %% ../nbs/72_film.ipynb #2e9f4f58
 def frame(
     motion:Motion,
     i:int, # Which frame
@@ -611,9 +623,8 @@ def frame(
     "One picture of the dancer, as in the film"
     check_size("frame", motion, width, height)
     if not -len(motion)<=i<len(motion): raise InputError(f"frame: there is no frame {i}; the motion has {len(motion)}.")
-    one = motion[i:i+1] if i!=-1 else motion[-1:]
-    camera,transforms = next(shots(one, width/height, camera))
-    return Canvas(width, height).still(camera, transforms)
+    i %= len(motion)
+    return Canvas(width, height).still(*next(shots(motion[i:i+1], width/height, camera)))
 
 # %% ../nbs/72_film.ipynb #8bca5a38
 def strip(
@@ -695,11 +706,17 @@ def drawn(
         while waiting: yield waiting.popleft().result()
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/72_film.ipynb #e69cdae8
+# %% ../nbs/72_film.ipynb #35c5a261
 RATE = 48000 # Of the film's sound, Hz
 
-def unreadable(path): return InputError(f"{path}: this is no song or video whose sound can be read; copy it again, or convert it to WAV.")
+# %% ../nbs/72_film.ipynb #d746ab58
+def unreadable(
+    path:str|os.PathLike,
+)->InputError:
+    "What to say of a file that is no song"
+    return InputError(f"{path}: this is no song or video whose sound can be read; copy it again, or convert it to WAV.")
 
+# %% ../nbs/72_film.ipynb #2c2eb0c1
 def open_sound(
     path:str|os.PathLike,
 ): # `av` container

@@ -132,7 +132,7 @@ def test_walking_paints_the_same_stage():
     "Drawing only what a step changes gives what drawing everything gives, but for the grain"
     camera = film.frame_whole(dancer().positions(), 16/9)
     walked,fresh = film.Canvas(320, 180),film.Canvas(320, 180)
-    for step in (0, .11, .37): walked.look(camera.moved((step, 0, -step/2)))
+    for step in (0, .11, .37): walked.look(camera.moved(np.array([step, 0, -step/2])))
     fresh.look(walked.camera)
     assert walked.changed>0 and fresh.changed==0
     assert np.abs(walked.stage.astype(int)-fresh.stage).max()<=1
