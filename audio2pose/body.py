@@ -58,13 +58,13 @@ def smooth_union(a, b,
     overlap = np.maximum(fillet-np.abs(a-b), 0)/fillet
     return np.minimum(a, b)-overlap**2*fillet/4
 
-# %% ../nbs/15_body.ipynb #633fd221
+# %% ../nbs/15_body.ipynb #2bb50d7c
 def cone(start, stop, radii, fillet, squash=(1, 1, 1)): return round_cone, (start, stop, radii, squash), fillet
 def lump(centre, radii, fillet): return ellipsoid, (centre, radii), fillet
 
 trunk = [
-    lump((0, .375, -.03), (.148, .150, .100), .06), # Rib cage
-    lump((.068, .390, .010), (.080, .075, .068), .06), # Pectoral
+    lump((0, .375, -.03), (.150, .155, .101), .06), # Rib cage
+    lump((.066, .395, .002), (.082, .088, .066), .10), # Pectoral
     lump((.085, .360, -.065), (.082, .120, .058), .06), # Shoulder blade
     cone((0, .500, -.055), (.150, .464, -.050), (.052, .044), .06), # Trapezius
     lump((0, .170, -.020), (.136, .170, .095), .10), # Waist

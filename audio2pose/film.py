@@ -255,11 +255,11 @@ def floor_shadows(
     mix_shadows(work[0], work[1], work[2], maps, work[3])
     return work[3]
 
-# %% ../nbs/72_film.ipynb #6b591e8a
+# %% ../nbs/72_film.ipynb #b102c406
 TO_FILL = np.array([.8, .2, .55])/np.linalg.norm([.8, .2, .55])
 KEY,FILL = (1.9, 1.80, 1.67),(.26, .29, .34) # Red, green, blue
 SKY,BOUNCE,RIM = (.60, .65, .72),(.36, .34, .32),(.20, .21, .22)
-OFF = np.float32(.022) # From the surface to where its shadow is looked up, m
+OFF = np.float32(.03) # From the surface to where its shadow is looked up, m
 
 # %% ../nbs/72_film.ipynb #ba776d99
 @compiled
