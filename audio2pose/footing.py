@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'knee_flexion', 'frame', 'leg_rotations', 'reachable_height', 'contacts',
-           'without_short_runs', 'smooth_rotations', 'floor_height', 'pinned_toe', 'glide', 'planted_foot',
-           'solve_legs', 'settle']
+           'without_short_runs', 'smooth_rotations', 'floor_height', 'pinned_toe', 'glide', 'lifted_toe',
+           'planted_foot', 'solve_legs', 'settle']
 
 # %% ../nbs/16_footing.ipynb #9a862a05
 import numpy as np
@@ -162,6 +162,21 @@ def glide(
     share = np.clip((frames-known[left])/np.maximum(known[right]-known[left], 1), 0, 1)
     return values[left]+(3*share**2-2*share**3)*(values[right]-values[left])
 
+# %% ../nbs/16_footing.ipynb #df731710
+def lifted_toe(
+    toe:Float[np.ndarray, "T 3"], # m
+    standing:Bool[np.ndarray, "T"],
+    fps:float,
+    height:float=.07, # Of a foot at a quarter of a metre per second and faster, m
+)->Float[np.ndarray, "T 3"]: # m
+    "Raise a foot while it moves over the floor"
+    if len(toe)<2: return toe
+    speed = np.linalg.norm(np.gradient(toe[:,[0, 2]], axis=0), axis=-1)*fps
+    lift = gaussian_filter1d(height*np.clip((speed-.05)/.2, 0, 1)*~standing, .03*fps)
+    lifted = toe.copy()
+    lifted[:,1] = np.where(standing, toe[:,1], np.maximum(toe[:,1], TOE_HEIGHT+lift))
+    return lifted
+
 # %% ../nbs/16_footing.ipynb #c27dbf1e
 def planted_foot(
     foot:Float[np.ndarray, "T 3 3"], # Global rotation of the foot
@@ -192,7 +207,7 @@ def solve_legs(
         towards = gaussian_filter1d(bend+.05*foot[:,:,2]+.03*pose[:,0,:,2], 2, axis=0, mode="nearest")
         pose[:,[hip, knee, ankle]] = leg_rotations(side, pose[:,0], trans, ankles[side], foot, towards)
 
-# %% ../nbs/16_footing.ipynb #c76b81f5
+# %% ../nbs/16_footing.ipynb #47e2272d
 def settle(
     motion:Motion, # As a network made it, floor near y = 0
     calm:float=1.5, # Smoothing, frames; 0 for none
@@ -207,8 +222,9 @@ def settle(
     trans[:,1] -= floor
     standing,feet = contacts(positions, motion.fps),{}
     for k,(side,(_,_,ankle,toe)) in enumerate(legs.items()):
-        low = positions[:,ankle,1]<TOE_HEIGHT-SMPL_24.offsets[toe,1]+.035
+        low = positions[:,ankle,1]<TOE_HEIGHT-SMPL_24.offsets[toe,1]+.07
         flat = without_short_runs(standing[:,k]&low, 4)
-        feet[side] = pinned_toe(positions[:,toe], standing[:,k]),planted_foot(rotations[:,ankle], flat)
+        path = lifted_toe(pinned_toe(positions[:,toe], standing[:,k]), standing[:,k], motion.fps)
+        feet[side] = path,planted_foot(rotations[:,ankle], flat)
     solve_legs(pose, trans, positions, feet)
     return replace(motion, poses=matrix_to_axis_angle(pose), trans=trans)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'onednn_linear', 'onednn_linear_gelu', 'has_onednn', 'plain_attention', 'use_bf16', 'dancing_twin', 'listen',
-           'cross_fade', 'continue_motion', 'autoregress', 'whole_beats', 'outro', 'lead_in', 'beat_grid', 'opening',
-           'seed_features', 'check_features', 'surround', 'as_many', 'generate', 'perform', 'dance']
+           'cross_fade', 'on_stage', 'boldness', 'continue_motion', 'autoregress', 'whole_beats', 'outro', 'lead_in',
+           'beat_grid', 'opening', 'seed_features', 'check_features', 'surround', 'as_many', 'generate', 'perform',
+           'dance']
 
-# %% ../nbs/61_generate.ipynb #fbf54a4e
+# %% ../nbs/61_generate.ipynb #94f8b679
 import os
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -21,10 +22,11 @@ from tqdm.auto import tqdm
 from . import audio as song_audio
 from .core import FPS, InputError
 from .data.choreography import choreograph, styles
-from .footing import settle
+from .footing import TOE_HEIGHT, settle
 from .models.fact import FACT, FACTConfig, Linear
 from .motion import Motion
-from .train import orthonormalise
+from .skeleton import SMPL_24
+from .train import joint_positions, orthonormalise
 
 # %% ../nbs/61_generate.ipynb #dbeff936
 def onednn_linear(
@@ -120,14 +122,39 @@ def cross_fade(
     time = torch.linspace(0, 1, old.shape[1]+2, device=old.device)[1:-1, None]
     return old.lerp(new, time**2*(3-2*time))
 
-# %% ../nbs/61_generate.ipynb #ab77086f
+# %% ../nbs/61_generate.ipynb #2e576155
+def on_stage(
+    seen:Float[Tensor, "B S F"], # The frames before
+    kept:Float[Tensor, "B K F"], # New frames
+)->Float[Tensor, "B K F"]:
+    "New frames with proper rotations, and with the floor where the feet say it is"
+    kept = orthonormalise(kept)
+    toes = SMPL_24.index("ltoes", "rtoes")
+    low = joint_positions(torch.cat([seen, kept], 1))[..., toes, 1].amin(-1)
+    floor = low.quantile(.2, dim=1)-TOE_HEIGHT
+    ramp = torch.linspace(0, 1, kept.shape[1]+1, device=kept.device)[1:]*min(1, kept.shape[1]/30)
+    kept[..., -218] -= floor[:, None]*ramp
+    return kept
+
+# %% ../nbs/61_generate.ipynb #5fd7d6a7
+def boldness(
+    opening:Float[Tensor, "B S F"], # The seed motion
+    latest:Float[Tensor, "B S F"], # The last frames of the dance
+    most:float, # Limit
+)->Float[Tensor, "B 1 1"]: # Factor on the distance from the last frame, from 1 to `most`
+    "How much a prediction must be enlarged for the dance to stay as lively as it began"
+    pace,now = (frames[..., -216:].diff(dim=1).square().mean((1, 2)).sqrt() for frames in (opening, latest))
+    return (pace/now.clamp(min=1e-6)).sqrt().clamp(1, most)[:, None, None]
+
+# %% ../nbs/61_generate.ipynb #ec34fd25
 def continue_motion(
     twin:FACT, # From `dancing_twin`
     frames:Float[Tensor, "B M F"], # M = S + N: the seed motion, then room for the dance; filled in place
     audio:Float[Tensor, "C T A"], # C = B, or 1 song for all
     commit:int, # Frames kept of each prediction
     blend:bool, # Cross-fade predictions
-    proper:bool=False, # Make the frames rotations before they are read again
+    proper:bool=False, # Put the frames right before they are read again, see `on_stage`
+    energy:float=1., # Most that a prediction is enlarged, see `boldness`
 ):
     "Fill `frames` after the seed motion"
     seen,first = twin.config.motion_length,twin.config.rows.start
@@ -137,13 +164,14 @@ def continue_motion(
     for start,heard in zip(tqdm(starts, desc="dancing", delay=2), listen(twin, audio, starts)):
         if heard is not None: heard = heard.expand(len(frames), -1, -1)
         said = twin.decode(frames[:, start:start+seen], heard, slice(first, first+commit+spare))
+        if energy>1: said = torch.lerp(frames[:, start+seen-1:start+seen], said, boldness(frames[:, :seen], frames[:, start:start+seen], energy))
         if spare and rest is not None: said[:, :spare] = cross_fade(rest, said[:, :spare])
         room = frames[:, seen+start:seen+start+commit]
         kept = said[:, :room.shape[1]]
-        room.copy_(orthonormalise(kept) if proper else kept)
+        room.copy_(on_stage(frames[:, start:start+seen], kept) if proper else kept)
         rest = said[:, commit:]
 
-# %% ../nbs/61_generate.ipynb #bc0a4b8b
+# %% ../nbs/61_generate.ipynb #1eab56cb
 def autoregress(
     model:FACT,
     motion:Float[Tensor, "B S F"]|Float[np.ndarray, "B S F"], # Seed motion, as features
@@ -152,7 +180,8 @@ def autoregress(
     commit:int=1, # Frames kept of each prediction; 1 is exact
     blend:bool=True, # With commit > 1: cross-fade predictions
     precision:str="fp32", # Or "bf16"
-    proper:bool=False, # Make the frames rotations before they are read again; the published loop does not
+    proper:bool=False, # Put the frames right before they are read again, see `on_stage`; the published loop does not
+    energy:float=1., # Most that a prediction is enlarged, see `boldness`; 1 as published
 )->Float[Tensor, "B N F"]: # On the CPU, N = min(steps, T - 239)
     "The published loop on raw arrays: it stops when a whole window of audio no longer exists"
     c,device = model.config,model.head.weight.device
@@ -165,7 +194,7 @@ def autoregress(
     with torch.inference_mode():
         room = motion.new_zeros(len(motion), windows if steps is None else min(steps, windows), c.motion_dim)
         frames = torch.cat([motion, room], 1)
-        continue_motion(dancing_twin(model, precision), frames, audio, commit, blend, proper)
+        continue_motion(dancing_twin(model, precision), frames, audio, commit, blend, proper, energy)
     return frames[:, c.motion_length:].cpu().clone()
 
 # %% ../nbs/61_generate.ipynb #93a824ab
@@ -211,7 +240,7 @@ def beat_grid(
     while period>.8: period /= 2
     return float(beats[0]%period), period
 
-# %% ../nbs/61_generate.ipynb #a3b911c6
+# %% ../nbs/61_generate.ipynb #81823e24
 def opening(
     features:Float[np.ndarray, "T A"], # The song
     seed:int=0, # Variety
@@ -223,7 +252,7 @@ def opening(
     genre = genre or str(np.random.default_rng(seed).choice(list(styles)))
     counts = first+period*np.arange(-16, 8)
     begins = .1-counts[0] # When the song starts, on the clock of the choreography
-    return choreograph(counts+begins, np.full(24, .7), begins, genre, seed).motion[-frames:]
+    return choreograph(counts+begins, np.full(24, .8), begins, genre, seed).motion[-frames:]
 
 # %% ../nbs/61_generate.ipynb #50fb49b2
 def seed_features(
@@ -267,7 +296,7 @@ def as_many(
     if len(lengths)>1 or 0 in lengths: raise InputError(f"generate: got {', '.join(str(len(x)) for x in lists)} songs, seed motions and seeds; lists must be equally long")
     return [x*max(lengths) if len(x)==1 else x for x in lists]
 
-# %% ../nbs/61_generate.ipynb #d35840af
+# %% ../nbs/61_generate.ipynb #0ffa7ad0
 def generate(
     model:FACT,
     features:Float[np.ndarray, "T A"]|list, # From `audio.features`; a list for several songs
@@ -276,7 +305,8 @@ def generate(
     commit:int=1, # Frames kept of each prediction: 1 as published, up to N faster
     blend:bool=True, # With commit > 1: cross-fade predictions
     precision:str="fp32", # "bf16": faster where the processor has it
-    proper:bool|None=None, # Make the model's frames rotations before it reads them again; None: if it is residual, and would drift
+    proper:bool|None=None, # Put the model's frames right before it reads them again, see `on_stage`; None: if it is residual, and would drift
+    energy:float=1., # Most that a prediction is enlarged, see `boldness`; 1 as published
 )->Motion|list[Motion]: # As long as the features: frame i belongs to i/60 s. A list if any argument was one
     "Dance a song from its first frame to its last"
     c = model.config
@@ -287,22 +317,23 @@ def generate(
     start = np.stack([seed_features(motion, c) for motion in motions])
     heard = surround(songs if isinstance(features, (list, tuple)) else songs[:1], c)
     proper = c.residual if proper is None else proper
-    frames = autoregress(model, start, heard, commit=commit, blend=blend, precision=precision, proper=proper).numpy()
+    frames = autoregress(model, start, heard, commit=commit, blend=blend, precision=precision, proper=proper, energy=energy).numpy()
     dances = [Motion.from_features(said[:len(song)]) for said,song in zip(frames, songs)]
     return dances if several else dances[0]
 
-# %% ../nbs/61_generate.ipynb #309f7388
+# %% ../nbs/61_generate.ipynb #ebad16f9
 def perform(
     model:FACT,
     features:Float[np.ndarray, "T A"], # From `audio.features`
     seed:int=0, # Variety
     genre:str|None=None, # Of the opening, as an AIST++ code such as "HO"; None: the seed decides
     commit:int=10, # Frames kept of each prediction, at most what the model predicts
+    energy:float=1.5, # Most that a prediction is enlarged, see `boldness`; 1 trusts the model
 )->Motion: # As long as the features, floor at y = 0
     "An opening, a dance, and a settling"
     begin = opening(check_features(features, model.config), seed, genre, model.config.motion_length)
     rows = model.config.rows
-    return settle(generate(model, features, begin, commit=min(commit, rows.stop-rows.start)))
+    return settle(generate(model, features, begin, commit=min(commit, rows.stop-rows.start), energy=energy))
 
 # %% ../nbs/61_generate.ipynb #1ba75f26
 def dance(

@@ -210,14 +210,14 @@ def velocity_error(
     true = torch.cat([truth[:, None], target], 1).diff(dim=1)
     return (((said-true)/std)**2).mean()
 
-# %% ../nbs/60_train.ipynb #6412b26a
+# %% ../nbs/60_train.ipynb #abed9f88
 def joint_positions(
-    frames:Float[Tensor, "*batch 225"],
+    frames:Float[Tensor, "*batch F"], # 219 or 225 columns
 )->Float[Tensor, "*batch 24 3"]: # m
     "Forward kinematics of feature frames, differentiable"
-    local = frames[..., 9:].unflatten(-1, (24, 3, 3))
+    local = frames[..., -216:].unflatten(-1, (24, 3, 3))
     offsets = torch.as_tensor(SMPL_24.offsets, dtype=frames.dtype, device=frames.device)
-    rotations,positions = [local[..., 0, :, :]],[frames[..., 6:9]]
+    rotations,positions = [local[..., 0, :, :]],[frames[..., -219:-216]]
     for joint,parent in SMPL_24.bones:
         rotations.append(rotations[parent]@local[..., joint, :, :])
         positions.append(positions[parent]+rotations[parent]@offsets[joint])

@@ -10,7 +10,7 @@ from audio2pose import audio
 from audio2pose.data.music import demo_track
 from audio2pose.generate import perform
 from audio2pose.metrics.beat import beat_align, beat_margin, kinematic_beats
-from audio2pose.metrics.contact import exploded, foot_skating, jerk, liveliness, penetration
+from audio2pose.metrics.contact import exploded, foot_skating, foot_slides, jerk, liveliness, penetration
 from audio2pose.models.fact import FACT
 from audio2pose.motion import Motion
 
@@ -27,8 +27,10 @@ def measure(features, motion):
     "The numbers of one dance"
     positions,beats = motion.positions(),np.flatnonzero(features[:, 34])/60
     stops = kinematic_beats(positions)
+    slides,down = foot_slides(positions, 60)
     return dict(margin=beat_margin(stops, beats, motion.seconds), align=beat_align(stops, beats), liveliness=liveliness(positions, 60),
-                skating=foot_skating(positions, 60), published=foot_skating(positions[::2], 30, "published"), depth=penetration(positions),
+                skating=slides.sum()/down.sum(), # Of all contact frames
+                 published=foot_skating(positions[::2], 30, "published"), depth=penetration(positions),
                 jerk=jerk(positions, 60), exploded=exploded(positions))
 
 
