@@ -122,15 +122,16 @@ def cross_fade(
     time = torch.linspace(0, 1, old.shape[1]+2, device=old.device)[1:-1, None]
     return old.lerp(new, time**2*(3-2*time))
 
-# %% ../nbs/61_generate.ipynb #2e576155
+# %% ../nbs/61_generate.ipynb #17e8bdaa
 def on_stage(
     seen:Float[Tensor, "B S F"], # The frames before
     kept:Float[Tensor, "B K F"], # New frames
 )->Float[Tensor, "B K F"]:
     "New frames with proper rotations, and with the floor where the feet say it is"
     kept = orthonormalise(kept)
-    toes = SMPL_24.index("ltoes", "rtoes")
-    low = joint_positions(torch.cat([seen, kept], 1))[..., toes, 1].amin(-1)
+    feet = SMPL_24.index("ltoes", "rtoes", "lankle", "rankle")
+    flat = kept.new_tensor([0, 0, .06, .06]) # How much higher an ankle is than a toe in a flat foot
+    low = (joint_positions(torch.cat([seen, kept], 1))[..., feet, 1]-flat).amin(-1)
     floor = low.quantile(.2, dim=1)-TOE_HEIGHT
     ramp = torch.linspace(0, 1, kept.shape[1]+1, device=kept.device)[1:]*min(1, kept.shape[1]/30)
     kept[..., -218] -= floor[:, None]*ramp

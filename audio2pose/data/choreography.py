@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['arm_poses', 'left_arm', 'right_arm', 'torso_poses', 'spine_share', 'L', 'R', 'tap_l', 'tap_r', 'step_patterns',
-           'moves', 'styles', 'swap', 'lags', 'arm_rotations', 'mirrored', 'torso_rotations', 'Steps', 'Style',
-           'Phrase', 'write_phrases', 'upper_body', 'count_words', 'count_feet', 'ease', 'between', 'foot_path',
-           'weight_shift', 'ankle_path', 'Dance', 'Dancer', 'key_poses', 'add_groove', 'add_legs', 'choreograph',
-           'whole_song_counts', 'put_on_feet']
+           'street_moves', 'stage_moves', 'moves', 'styles', 'swap', 'lags', 'arm_rotations', 'mirrored',
+           'torso_rotations', 'Steps', 'Style', 'Phrase', 'write_phrases', 'upper_body', 'count_words', 'count_feet',
+           'ease', 'between', 'foot_path', 'weight_shift', 'ankle_path', 'Dance', 'Dancer', 'key_poses', 'add_groove',
+           'add_legs', 'choreograph', 'whole_song_counts', 'put_on_feet']
 
 # %% ../../nbs/22_data.choreography.ipynb #002c79cc
 from dataclasses import dataclass
@@ -119,8 +119,8 @@ step_patterns = {
     "back":   Steps(((.13, -.30), (.13, -.30), L, L), (R, R, R, R), (.10, .14, .07, .04)),
 }
 
-# %% ../../nbs/22_data.choreography.ipynb #b15b7046
-moves = {name: (steps, tuple(tuple(count.split()) for count in counts.split(","))) for name,(steps,counts) in {
+# %% ../../nbs/22_data.choreography.ipynb #bf0636a8
+street_moves = {
     "six step":     ("lunge",  "reach reach down, reach back contract, roll roll lean, hang hang up"),
     "top rock":     ("cross",  "side chest twistl, low low lean, chest side twistr, low low lean"),
     "indian step":  ("kick",   "wave wave arch, across across contract, wave wave arch, across across contract"),
@@ -147,6 +147,10 @@ moves = {name: (steps, tuple(tuple(count.split()) for count in counts.split(",")
     "cabbage":      ("slide",  "chest chest left, clap chest twistr, chest clap twistl, low low up"),
     "heel toe":     ("heel",   "low low lean, wave low left, low low lean, low wave right"),
     "jack":         ("stand",  "guard guard contract, reach reach arch, guard guard contract, wave wave arch"),
+}
+
+# %% ../../nbs/22_data.choreography.ipynb #8748861d
+stage_moves = {
     "loose legs":   ("cross",  "wave hang twistl, reach reach lean, hang wave twistr, reach reach lean"),
     "train":        ("rock",   "roll back twistr, low low lean, back roll twistl, side side up"),
     "lofting":      ("vine",   "side side left, across low twistr, low across twistl, wave wave arch"),
@@ -171,7 +175,10 @@ moves = {name: (steps, tuple(tuple(count.split()) for count in counts.split(",")
     "glide":        ("vine",   "vee low left, side vee up, low vee right, up up sky"),
     "port de bras": ("back",   "up side left, over over sky, side up right, side side up"),
     "arabesque":    ("rock",   "front side lean, side side arch, vee front lookl, over over up"),
-}.items()}
+}
+
+# %% ../../nbs/22_data.choreography.ipynb #4cddc25a
+moves = {name: (steps, tuple(tuple(count.split()) for count in counts.split(","))) for name,(steps,counts) in (street_moves|stage_moves).items()}
 
 # %% ../../nbs/22_data.choreography.ipynb #fe653442
 @dataclass(frozen=True)
