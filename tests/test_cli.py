@@ -16,6 +16,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 from audio2pose import cli
+from audio2pose.commands import base, train
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.motion import Motion
 
@@ -105,10 +106,10 @@ def test_bad_songs(here, capfd, tiny, write, suffix, says):
 @example("\udcff").via("byte that is no text")
 @given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=40))
 def test_any_name_makes_one_sentence(name):
-    line = cli.one_line(f"{name}: no such file")
+    line = base.one_line(f"{name}: no such file")
     assert line.isprintable() and line.encode()
-    assert cli.slug(name) and cli.slug(cli.slug(name))==cli.slug(name)
-    assert all(c.isalnum() or c=="-" for c in cli.slug(name)) and len(cli.slug(name))<=40
+    assert base.slug(name) and base.slug(base.slug(name))==base.slug(name)
+    assert all(c.isalnum() or c=="-" for c in base.slug(name)) and len(base.slug(name))<=40
 
 
 def test_hostile_name_of_a_missing_song(here, capfd):
@@ -320,15 +321,15 @@ def test_synth_twice(here, capfd):
     kept = {path: path.stat().st_mtime_ns for path in Path("tree").rglob("*.pkl")}
     assert run(capfd, "data", "synth", "tree", "--sequences", 4, "--seconds", 8, "--seed", 1)[0]==0
     assert {path: path.stat().st_mtime_ns for path in Path("tree").rglob("*.pkl")}==kept
-    store = cli.open_store(Path("tree"))
+    store = train.open_store(Path("tree"))
     assert len(store)==4 and not any("split" in entry for entry in store.info), "four songs are all held back, so the splits are of no use"
-    assert repr(cli.open_store(Path("tree/store")))==repr(store)
+    assert repr(train.open_store(Path("tree/store")))==repr(store)
 
 
 def test_official_splits_are_kept(here):
     Path("tree/splits").mkdir(parents=True)
     for part in ("train", "val", "test"): Path(f"tree/splits/crossmodal_{part}.txt").write_text(f"{part}_1 \n{part}_2\n")
-    assert cli.tree_split(Path("tree"))=={f"{part}_{i}": {"split": part} for part in ("train", "val", "test") for i in (1, 2)}
+    assert train.tree_split(Path("tree"))=={f"{part}_{i}": {"split": part} for part in ("train", "val", "test") for i in (1, 2)}
 
 
 @pytest.mark.slow
