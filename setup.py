@@ -1,9 +1,11 @@
 "Reads settings.ini: every NAME_requirements line becomes the extra NAME"
 import configparser
 import shlex
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 settings = configparser.ConfigParser(delimiters=["="])
@@ -11,6 +13,15 @@ settings.read(ROOT/"settings.ini", encoding="utf-8")
 s = settings["DEFAULT"]
 suffix = "_requirements"
 extras = {name.removesuffix(suffix): shlex.split(line) for name,line in s.items() if name.endswith(suffix)}
+
+
+class BuildWithRuns(build_py):
+    "Copies the run notebooks into the package, as audio2pose/assets/runs; a checkout uses nbs/runs itself"
+    def run(self):
+        super().run()
+        if self.editable_mode or not (ROOT/"nbs"/"runs").is_dir(): return
+        shutil.copytree(ROOT/"nbs"/"runs", Path(self.build_lib)/"audio2pose"/"assets"/"runs", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+
 
 setup(
     name=s["lib_name"],
@@ -32,5 +43,6 @@ setup(
         "console_scripts": shlex.split(s["console_scripts"]),
         "nbdev": ["audio2pose = audio2pose._modidx:d"],
     },
+    cmdclass={"build_py": BuildWithRuns},
     zip_safe=False,
 )
