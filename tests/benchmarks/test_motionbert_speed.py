@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from audio2pose.models.motionbert import Attention, DSTformer, flops
+from audio2pose.models.motionbert import MLP, Attention, DSTformer, flops
 
 pytestmark = pytest.mark.benchmark
 
@@ -27,10 +27,25 @@ def explicit(q, k, v):
     return scores.softmax(-1)@v
 
 
+def plain_linear(layer):
+    "PyTorch's own linear layer with the same weights"
+    with torch.device("meta"): twin = nn.Linear(layer.in_features, layer.out_features)
+    twin.weight,twin.bias = layer.weight,layer.bias
+    return twin
+
+
+class PlainMLP(nn.Module):
+    def __init__(self, mlp):
+        super().__init__()
+        self.fc1,self.fc2 = plain_linear(mlp.fc1),plain_linear(mlp.fc2)
+
+    def forward(self, x): return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
 class PlainAttention(nn.Module):
     def __init__(self, attention):
         super().__init__()
-        self.qkv,self.proj,self.heads = attention.qkv,attention.proj,attention.heads
+        self.qkv,self.proj,self.heads = plain_linear(attention.qkv),plain_linear(attention.proj),attention.heads
 
     def split(self, x): return self.qkv(x).reshape(*x.shape[:3], 3, self.heads, -1).permute(3, 0, 4, 1, 2, 5) # (3, B, H, T, J, d)
 
@@ -47,7 +62,11 @@ def plain_fuse(self, space, time, layer):
 def plain(model):
     "The same model, attention written out"
     for name,part in list(model.named_modules()):
-        if isinstance(part, Attention): setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], PlainAttention(part))
+        above = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(part, Attention): setattr(above, name.rpartition(".")[2], PlainAttention(part))
+        if isinstance(part, MLP): setattr(above, name.rpartition(".")[2], PlainMLP(part))
+    model.pre_logits.fc,model.joints_embed = plain_linear(model.pre_logits.fc),plain_linear(model.joints_embed)
+    model.ts_attn = nn.ModuleList(map(plain_linear, model.ts_attn))
     model.fuse = plain_fuse.__get__(model)
     return model
 
@@ -92,7 +111,9 @@ def test_speed(size, repeats=5):
 # ---- memory, each way in a process of its own
 
 MEASURE = """
-import sys, resource, torch
+import re, sys, torch
+from pathlib import Path
+def status(field): return int(re.search(field+r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 sys.path.insert(0, sys.argv[1])
 from test_motionbert_speed import plain, seeded
 model = seeded(sys.argv[3])
@@ -100,9 +121,10 @@ model = plain(model) if sys.argv[2]=="plain" else model
 x = torch.rand(int(sys.argv[4]), 243, 17, 3)
 with torch.inference_mode():
     model.tokens(x[:, :2])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5") # Forget the peak so far
+    before = status("VmRSS")
     model.pre_logits(model.tokens(x))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)
+print(status("VmHWM")-before)
 """
 
 
