@@ -353,7 +353,7 @@ def execute(
     (plan.folder/"failed.ipynb").unlink(missing_ok=True)
     return ""
 
-# %% ../nbs/80_runs.ipynb #3de1b1b2
+# %% ../nbs/80_runs.ipynb #10a8e2db
 def why(
     plan:Plan,
     running:Path, # The half-run notebook
@@ -363,10 +363,10 @@ def why(
     cells = [cell for cell in read_json(running).get("cells", []) if cell["cell_type"]=="code"]
     status = [cell["metadata"].get("papermill", {}).get("status") for cell in cells]
     k = next((i for i,said in enumerate(status) if said!="completed"), None)
-    code = "".join(cells[k]["source"]).strip().splitlines() if k is not None else []
-    place = f"{plan.name}, code cell {k+1} ({code[0][:60] if code else ''})" if k is not None else plan.name
     kind = getattr(error, "ename", None) or type(error).__name__
     said = getattr(error, "evalue", None) or str(error).strip().split("\n")[0]
+    place = plan.name if k is None else f"{plan.name}, code cell {k+1}"
+    if k is not None and kind!="InputError": place += f" ({''.join(cells[k]['source']).strip().split(chr(10))[0][:60]})"
     if kind=="DeadKernelError": said = "its kernel died; was it killed, or out of memory?"
     elif kind=="CellTimeoutError": said = "it took longer than the time it was given; allow more with --timeout, or look where it hangs"
     elif kind!="InputError": said = f"{kind}: {said}"
@@ -634,7 +634,7 @@ def settled(
     if before.get("status")=="failed" and not retry_failed: return Outcome(plan, "failed", before["reason"])
     return None
 
-# %% ../nbs/80_runs.ipynb #b31d7626
+# %% ../nbs/80_runs.ipynb #2f0ebb51
 def grid(
     notebook:str|os.PathLike, # A name of `nbs/runs`, or a path
     settings:list[dict], # For each run the parameters that differ from the defaults
@@ -644,7 +644,7 @@ def grid(
     retry_failed:bool=False, # Try again what failed before
     timeout:float|None=None, # Longest time for a cell, s
     gpus:int=0, # To deal out among the workers
-    tell:Callable[[Outcome], None]|None=None, # Called with each outcome
+    tell:Callable[[Outcome], None]|None=None, # Called with each outcome but those kept
 )->list[Outcome]: # In the order of the settings
     "Run a notebook with many settings; runs that fail do not stop the others"
     engine = engine or ("processes" if workers>1 else "here")
@@ -652,6 +652,8 @@ def grid(
     if workers<1: raise InputError(f"grid: workers must be at least 1, got {workers}")
     work = plans(notebook, settings, root)
     outcomes = {plan.folder: settled(plan, retry_failed) for plan in work}
+    for outcome in outcomes.values():
+        if tell and outcome and outcome.status=="failed": tell(outcome)
     for wait in (False, True):
         left = list({plan.folder: plan for plan in work if outcomes[plan.folder] is None or outcomes[plan.folder].status=="busy"}.values())
         job = partial(perform, retry_failed=retry_failed, timeout=timeout, wait=wait)
@@ -670,7 +672,7 @@ def collect(
     found = [read_json(path) | dict(metrics=read_json(path.parent/"metrics.json"), folder=str(path.parent)) for path in root.glob(f"{notebook}/*/manifest.json")]
     return sorted(found, key=lambda record: (record.get("started", ""), record["folder"]))
 
-# %% ../nbs/80_runs.ipynb #a072c046
+# %% ../nbs/80_runs.ipynb #5ed1ea8b
 def run_grid(
     file:str|os.PathLike, # A grid, a path or a file of `nbs/runs/params`
     root:str|os.PathLike|None=None, # Folder of all runs; `DATA/runs` unless given
@@ -679,7 +681,7 @@ def run_grid(
     retry_failed:bool=False, # Try again what failed before
     timeout:float|None=None, # Longest time for a cell, s
     gpus:int=0, # To deal out among the workers
-    tell:Callable[[Outcome], None]|None=None, # Called with each outcome
+    tell:Callable[[Outcome], None]|None=None, # Called with each outcome but those kept
 )->tuple[list[Outcome], Path|None]: # Outcomes, folder of the report
     "Run a grid and its report"
     wanted = read_grid(file)
