@@ -10,10 +10,10 @@ __all__ = ['mmpose_names', 'random_weights', 'DSTformerConfig', 'quick', 'Linear
            'ActionNet', 'SkeletonBody', 'place', 'columns_to_matrix', 'MeshHead', 'estimate', 'Mesh', 'MeshRegressor',
            'mesh_joints', 'task_model', 'load_task']
 
-# %% ../../nbs/42_models.motionbert.ipynb #503fed84
+# %% ../../nbs/42_models.motionbert.ipynb #f2865a95
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -293,27 +293,31 @@ def buckets(
         batch.append(window)
     if batch: yield batch
 
-# %% ../../nbs/42_models.motionbert.ipynb #bedf3d94
+# %% ../../nbs/42_models.motionbert.ipynb #bd0a14be
 def encode_batch(
     model:DSTformer,
     clips:list[Float[np.ndarray, "_ J C"]], # Preprocessed
     batch:list[Window],
+    view:Callable|None=None, # What the model is shown of a window, instead of all as it is
 )->Float[Tensor, "B T J R"]: # Padding included
     "Representations of one bucket of windows"
     longest = batch[0].length
     x = torch.zeros(len(batch), longest, *clips[0].shape[1:])
-    for row,(clip, start, length) in zip(x, batch): row[:length] = torch.as_tensor(clips[clip][start:start+length])
+    for row,(clip, start, length) in zip(x, batch):
+        shown = clips[clip][start:start+length]
+        row[:length] = torch.as_tensor(view(shown) if view else shown)
     lengths = torch.tensor([window.length for window in batch])
     seen = None if lengths.min()==longest else (torch.arange(longest)<lengths[:, None])[:, None, None]
     device = model.pos_embed.device
     return model.pre_logits(model.tokens(x.to(device), None if seen is None else seen.to(device))).float().cpu()
 
-# %% ../../nbs/42_models.motionbert.ipynb #6d3f5380
+# %% ../../nbs/42_models.motionbert.ipynb #9545b126
 @torch.inference_mode()
 def encode(
     model:DSTformer, # In evaluation mode, on any device, fp32 or bf16
     clips:list[Float[np.ndarray, "_ J C"]], # Preprocessed clips of any length
     frames:int=1944, # Frames of a batch at most
+    view:Callable|None=None, # What the model is shown of a window (T, J, C), instead of all as it is
 )->list[Float[Tensor, "_ J R"]]: # float32, on the CPU
     "Representations of clips, in whatever batches are quick"
     for clip in clips: model.check_keypoints(torch.as_tensor(clip)[None])
@@ -322,7 +326,7 @@ def encode(
     found = [torch.zeros(len(clip), clip.shape[1], model.config.rep) for clip in clips]
     weight = [torch.zeros(len(clip), 1, 1) for clip in clips]
     for batch in buckets(windows, frames):
-        for (clip, start, length),rep in zip(batch, encode_batch(model, clips, batch)):
+        for (clip, start, length),rep in zip(batch, encode_batch(model, clips, batch, view)):
             ramp = fade(length)[:, None, None] if len(clips[clip])>longest else 1.
             found[clip][start:start+length] += ramp*rep[:length]
             weight[clip][start:start+length] += ramp
