@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MP3_RATE', 'MP3_BITS', 'base64_text', 'quantise', 'pose_numbers', 'floor_of', 'motion_data', 'body_data',
-           'song_frames', 'encode_mp3', 'sound_data', 'json_for_script', 'content_hash', 'fill', 'page', 'html',
-           'write']
+           'song_frames', 'encode_mp3', 'sound_data', 'json_for_script', 'content_hash', 'fill', 'page', 'dancers_data',
+           'html', 'write']
 
-# %% ../nbs/71_player.ipynb #0335bb4c
+# %% ../nbs/71_player.ipynb #06d80a82
 import base64
 import hashlib
 import html as markup
@@ -15,6 +15,8 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +107,16 @@ def song_frames(
             sound,late = sound[:, cut:],late+cut
             if sound.shape[1]: yield av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout="stereo")
 
-# %% ../nbs/71_player.ipynb #1f181deb
+# %% ../nbs/71_player.ipynb #0cf8e641
 def encode_mp3(
     frames, # Iterable of `av` audio frames, stereo, 44.1 kHz
+    bits:int=MP3_BITS, # Per second
 )->tuple[bytes, float]: # The file, and its length, s
     "Stereo MP3 of constant bit rate, in which a browser can seek exactly"
     import av
     file,count = io.BytesIO(),0
     with av.open(file, "w", format="mp3") as out:
-        stream = out.add_stream("libmp3lame", rate=MP3_RATE, layout="stereo", format="fltp", bit_rate=MP3_BITS)
+        stream = out.add_stream("libmp3lame", rate=MP3_RATE, layout="stereo", format="fltp", bit_rate=bits)
         for frame in frames:
             frame.sample_rate,frame.pts = MP3_RATE,count
             count += frame.samples
@@ -121,9 +124,10 @@ def encode_mp3(
         out.mux(stream.encode(None))
     return file.getvalue(), count/MP3_RATE
 
-# %% ../nbs/71_player.ipynb #3e16f1df
+# %% ../nbs/71_player.ipynb #7a4ce22e
 def sound_data(
     path:str|os.PathLike, # Any audio or video file
+    bits:int=MP3_BITS, # Per second
 )->dict: # Ready for JSON
     "The song as MP3 in base64"
     import av
@@ -131,7 +135,7 @@ def sound_data(
     try:
         with av.open(str(path), metadata_errors="ignore") as song:
             if not song.streams.audio: raise InputError(f"{path}: there is no sound in it; give a file with an audio track")
-            data,seconds = encode_mp3(song_frames(song))
+            data,seconds = encode_mp3(song_frames(song), bits)
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{path}: its sound cannot be read ({error.strerror or error}); copy it again, or convert it to WAV") from None
     if not seconds: raise InputError(f"{path}: there is no sound in it; give a file with an audio track")
@@ -171,9 +175,22 @@ def page(
         title=markup.escape(data["title"]), style=style, script=script, data=json_for_script(data),
         style_hash=content_hash(style), script_hash=content_hash(script)))
 
-# %% ../nbs/71_player.ipynb #0c186a2b
+# %% ../nbs/71_player.ipynb #fd60ab79
+def dancers_data(
+    motions:Motion|Sequence[Motion], # One, or several to be seen side by side
+    names:Sequence[str]=(), # Of the several, to be written above them
+)->dict: # Ready for JSON
+    "What the page needs to know of those who dance"
+    if isinstance(motions, Motion): return motion_data(motions)
+    if not len(motions): raise InputError("player: the list of motions is empty, so there is nobody to show")
+    if len(names)>len(motions): raise InputError(f"player: {len(names)} names for {len(motions)} motions")
+    names = [*map(str, names), *[""]*(len(motions)-len(names))]
+    dancers = [motion_data(motion)|dict(name=name) for motion,name in zip(motions, names)]
+    return dict(skeleton=dancers[0]["skeleton"], dancers=[{key: value for key,value in dancer.items() if key!="skeleton"} for dancer in dancers])
+
+# %% ../nbs/71_player.ipynb #5c79dc2d
 def html(
-    motion:Motion,
+    motion:Motion|Sequence[Motion], # One, or several to be seen side by side
     audio_path:str|os.PathLike|None=None, # The song: any audio or video file
     title:str|None=None, # Default: the song's file name
     beats:Float[np.ndarray, "N"]|None=None, # To mark, s
@@ -183,11 +200,11 @@ def html(
     title = str(title).encode("utf-8", "replace").decode()
     beats = [] if beats is None else sorted(np.asarray(beats, float).tolist())
     sound = sound_data(audio_path) if audio_path else None
-    return page(motion_data(motion) | dict(title=title, beats=beats, sound=sound, body=body_data(load_body())))
+    return page(dancers_data(motion) | dict(title=title, beats=beats, sound=sound, body=body_data(load_body())))
 
-# %% ../nbs/71_player.ipynb #a9296621
+# %% ../nbs/71_player.ipynb #f7ddecbc
 def write(
-    motion:Motion,
+    motion:Motion|Sequence[Motion], # One, or several to be seen side by side
     path:str|os.PathLike, # A name ending in .html
     audio_path:str|os.PathLike|None=None, # The song: any audio or video file
     title:str|None=None, # Default: the song's file name
@@ -197,3 +214,9 @@ def write(
     if Path(path).suffix.lower() not in (".html", ".htm"): raise InputError(f"{path}: name the page *.html")
     text = html(motion, audio_path, title, beats)
     with atomic(path) as scratch: scratch.write_text(text, encoding="utf-8")
+
+# %% ../nbs/71_player.ipynb #565f468a
+def __getattr__(name):
+    "`player.Dancer`: the widget, when it is asked for"
+    if name!="Dancer": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("audio2pose.widget").Dancer

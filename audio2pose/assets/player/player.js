@@ -2,7 +2,8 @@
 
 // ---- Bytes -------------------------------------------------------------------------------------------------------------------
 
-function bytes(text) {
+function bytes(text) { // Base64, or bytes already
+  if (typeof text !== "string") return text;
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   const raw = atob(text);
   const out = new Uint8Array(raw.length);
@@ -10,7 +11,27 @@ function bytes(text) {
   return out;
 }
 
-const array = (Type, text) => new Type(bytes(text).buffer);
+const array = (Type, text) => new Type(bytes(text).slice().buffer);
+
+// What Python's `pack` made: a gzip of the header's length, the header in JSON, and all bytes; the header says where each part lies.
+async function unpack(packed) {
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const whole = new Uint8Array(await new Response(stream).arrayBuffer()), size = new DataView(whole.buffer).getUint32(0, true);
+  const part = (_, x) => x && x.part ? whole.subarray(4 + size + x.part[0], 4 + size + x.part[0] + x.part[1]) : x;
+  return JSON.parse(new TextDecoder().decode(whole.subarray(4, 4 + size)), part);
+}
+
+// Poses that were packed as differences from frame to frame, one row for each number, low bytes before high ones.
+function addUp(poses, frames) {
+  const coded = bytes(poses), out = new Int16Array(72 * frames), half = coded.length / 2;
+  for (let c = 0; c < 72; c++) {
+    for (let f = 0, x = 0; f < frames; f++) {
+      const i = c * frames + f;
+      out[72 * f + c] = x = (x + coded[i] + 256 * coded[half + i]) << 16 >> 16;
+    }
+  }
+  return out;
+}
 
 // ---- Kinematics --------------------------------------------------------------------------------------------------------------
 
@@ -46,15 +67,34 @@ function multiply3(a, b) {
 
 const turn = (m, v) => [0, 3, 6].map(r => m[r] * v[0] + m[r + 1] * v[1] + m[r + 2] * v[2]);
 
+// Left is red and right is blue, as in every picture of this package.
+const RED = [.86, .33, .22], BLUE = [.20, .52, .78];
+const TRAILED = [{ joint: 22, colour: RED }, { joint: 23, colour: BLUE }, { joint: 10, colour: RED }, { joint: 11, colour: BLUE }];
+
 // Forward kinematics: joint positions, and for every joint the 3x4 matrix that carries a vertex from the rest pose to now.
 class Dance {
   constructor(data) {
     Object.assign(this, { fps: data.fps, frames: data.frames, ground: data.ground, ...data.skeleton });
-    this.poses = array(Int16Array, data.poses);
+    this.poses = data.differences ? addUp(data.poses, data.frames) : array(Int16Array, data.poses);
     this.trans = array(Float32Array, data.trans);
     this.rest = [];
     this.offsets.forEach((offset, j) => this.rest.push(j ? offset.map((x, i) => x + this.rest[this.parents[j]][i]) : offset));
     this.path = smoothPath(this.trans, this.frames, Math.round(1.5 * this.fps));
+    this.seen = new Map();
+  }
+
+  ends(frame) { // Where hands and feet are, remembered
+    if (!this.seen.has(frame)) {
+      const { positions } = this.at(frame);
+      this.seen.set(frame, TRAILED.map(({ joint }) => positions[joint]));
+    }
+    return this.seen.get(frame);
+  }
+
+  trails(place, pose) { // The last second and a half, newest first
+    const stride = Math.max(1, Math.round(this.fps / 30)), frames = [];
+    for (let f = Math.ceil(place) - 1; f >= 0 && place - f < 1.5 * this.fps; f--) if (f % stride === 0) frames.push(f);
+    return TRAILED.map(({ joint, colour }, k) => ({ colour, points: [pose.positions[joint], ...frames.map(f => this.ends(f)[k])] }));
   }
 
   at(place) { // `place` in frames, may lie between two
@@ -92,20 +132,32 @@ function smoothPath(trans, frames, width) {
 // towards the song: no jitter, no drift. Before the sound has really started we wait; after its end we count alone.
 class Clock {
   constructor(audio, soundLength, length) {
-    Object.assign(this, { audio, soundLength, length, playing: false, rate: 1, loop: false, mark: 0, wall: 0, start: 0, heard: 0, moving: false });
+    Object.assign(this, { audio, soundLength, length, playing: false, rate: 1, loop: false, region: null, mark: 0, wall: 0, start: 0, asked: 0, heard: 0, moving: false, mute: false });
   }
 
-  get sounding() { return this.audio && !this.audio.error && !this.audio.ended && this.mark < this.soundLength - .01; }
+  get sounding() { return this.audio && !this.mute && !this.audio.error && !this.audio.ended && this.mark < this.soundLength - .01; }
+  get end() { return this.loop && this.region ? this.region[1] : this.length; }
 
   get time() {
     if (!this.playing) return this.mark;
     const now = performance.now();
     let time = this.mark + (now - this.wall) / 1000 * this.rate;
+    this.listen(now);
     if (this.sounding) time = this.follow(time);
     this.wall = now;
     this.mark = time;
-    if (time >= this.length) this.finish();
+    if (time >= this.end) this.finish();
     return this.mark;
+  }
+
+  // A song that is ready and yet does not move for two seconds has no device to sound on: dance without it until it does.
+  listen(now) {
+    if (!this.audio) return;
+    if (this.mute) this.mute = this.audio.currentTime === this.start;
+    else if (!this.moving && this.mark < this.soundLength - .01 && this.audio.readyState > 2 && !this.audio.seeking && now - this.asked > 2000) {
+      this.mute = this.audio.currentTime === this.start;
+      if (this.mute) this.onmute?.();
+    }
   }
 
   // Only a value that has just changed says where the song is; an old one lags behind by the length of its step.
@@ -119,9 +171,9 @@ class Clock {
   }
 
   finish() {
+    if (this.loop) return this.seek(this.region ? this.region[0] : 0);
     this.mark = this.length;
-    if (this.loop) this.seek(0);
-    else this.pause();
+    this.pause();
   }
 
   seek(time) {
@@ -141,6 +193,7 @@ class Clock {
   async startSound() {
     if (!this.audio || this.mark >= this.soundLength - .01) return;
     this.moving = false;
+    this.asked = performance.now();
     this.audio.currentTime = this.mark;
     this.start = this.heard = this.audio.currentTime;
     this.audio.playbackRate = this.rate;
@@ -174,16 +227,19 @@ const icon = inner => `<svg viewBox="0 0 24 24" aria-hidden="true">${inner}</svg
 // Fixed text only: whatever came from outside, like the title, is set with textContent.
 const MARKUP = `
 <canvas aria-label="A dancer, in three dimensions. Drag to turn, scroll to zoom."></canvas>
+<div class="names" hidden></div>
 <h1 class="title"></h1>
 <p class="note" role="status"></p>
 <div class="controls" role="group" aria-label="Player">
   <button class="play" title="Play or pause (space)" aria-label="Play or pause">${icon(`<path class="solid play-icon" d="M8 5.5v13l10.5-6.5z"/><path class="pause-icon" stroke-width="3.4" d="M8.5 6v12M15.5 6v12"/>`)}</button>
   <div class="clock" title="Time and frame"><span class="time">0:00.0</span><small> / <span class="length"></span></small></div>
-  <div class="scrub"><svg class="beats" aria-hidden="true"><path/></svg><input type="range" min="0" step="any" value="0" aria-label="Position"></div>
+  <div class="scrub"><div class="region" hidden></div><svg class="beats" aria-hidden="true"><path/></svg><input type="range" min="0" step="any" value="0" aria-label="Position"></div>
   <select title="Speed" aria-label="Speed">${[.25, .5, .75, 1, 1.25, 1.5, 2].map(x => `<option value="${x}"${x === 1 ? " selected" : ""}>${x}×</option>`).join("")}</select>
   <button class="sound" aria-pressed="true" title="Sound (m)" aria-label="Sound">${icon(`<path class="solid" d="M4 9.5v5h3.5L12 18.5v-13L7.5 9.5z"/><path class="waves" d="M15.5 9a4 4 0 0 1 0 6M18 6.5a8 8 0 0 1 0 11"/><path class="cross" d="M16 9.5l5 5M21 9.5l-5 5"/>`)}</button>
-  <button class="loop" aria-pressed="false" title="Loop (l)" aria-label="Loop">${icon(`<path d="M4 12V10a3.5 3.5 0 0 1 3.5-3.5H19M16 3.5l3 3-3 3M20 12v2a3.5 3.5 0 0 1-3.5 3.5H5M8 20.5l-3-3 3-3"/>`)}</button>
+  <button class="loop" aria-pressed="false" title="Loop (l); drag along the time line with shift, or press [ and ], to loop a part" aria-label="Loop">${icon(`<path d="M4 12V10a3.5 3.5 0 0 1 3.5-3.5H19M16 3.5l3 3-3 3M20 12v2a3.5 3.5 0 0 1-3.5 3.5H5M8 20.5l-3-3 3-3"/>`)}</button>
   <button class="follow" aria-pressed="true" title="Camera follows the dancer (c)" aria-label="Camera follows the dancer">${icon(`<circle cx="12" cy="12" r="6.5"/><circle class="solid" cx="12" cy="12" r="1.6"/><path d="M12 2.5v3M12 18.5v3M2.5 12h3M18.5 12h3"/>`)}</button>
+  <button class="trails" aria-pressed="false" title="Trails of hands and feet (t)" aria-label="Trails of hands and feet">${icon(`<path d="M4 19c5 0 3-8 8-8s3-6 8-6"/><circle class="solid" cx="20" cy="5" r="1.6"/>`)}</button>
+  <button class="ground" aria-pressed="true" title="Floor (g)" aria-label="Floor">${icon(`<path d="M8 8h8l5 9H3zM12 8v9M5.5 12.5h13"/>`)}</button>
   <button class="full" title="Full screen (f)" aria-label="Full screen">${icon(`<path d="M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"/>`)}</button>
 </div>`;
 
@@ -243,6 +299,23 @@ function listenToPointer(canvas, camera, click, redraw) {
   }, { passive: false });
 }
 
+// With shift held, a drag along the time line marks a part of it.
+function listenToScrub(input, length, mark) {
+  const timeAt = event => {
+    const box = input.getBoundingClientRect();
+    return clamp((event.clientX - box.left - 7) / (box.width - 14), 0, 1) * length;
+  };
+  let from = null;
+  input.addEventListener("pointerdown", event => {
+    if (!event.shiftKey) return;
+    event.preventDefault();
+    input.setPointerCapture(event.pointerId);
+    from = timeAt(event);
+  });
+  input.addEventListener("pointermove", event => { if (from !== null) mark(from, timeAt(event)); });
+  for (const end of ["pointerup", "pointercancel"]) input.addEventListener(end, () => { from = null; });
+}
+
 function listenToKeys(element, actions) {
   element.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -266,10 +339,16 @@ function loadSound(sound, note) {
   return audio;
 }
 
-// What `mount` returns: seek(t), play(), pause(), time, frame, frames, fps, ready; the rest is its own affair.
+const systemTheme = () => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+
+// What `mount` returns: seek(t), play(), pause(), time, frame, frames, fps, ready; the rest is its own affair. `data` holds one
+// motion, or several as `dancers`, who then dance side by side to one song. `stay`: go on when the page takes the element off for a
+// while, as notebooks do with cells that are scrolled away; whoever says so calls `dispose` in the end.
 class Player {
-  constructor(element, data) {
-    Object.assign(this, { element, frames: data.frames, fps: data.fps, beats: data.beats, ready: false, drawn: 0 });
+  constructor(element, data, { theme = systemTheme, stay = false } = {}) {
+    this.dances = (data.dancers || [data]).map(motion => new Dance({ skeleton: data.skeleton, ...motion }));
+    const { frames, fps } = this.dances.reduce((a, b) => b.frames / b.fps > a.frames / a.fps ? b : a);
+    Object.assign(this, { element, frames, fps, beats: data.beats, theme, stay, ready: false, drawn: 0 });
     element.classList.add("a2p");
     element.tabIndex = 0;
     element.insertAdjacentHTML("beforeend", MARKUP);
@@ -278,18 +357,39 @@ class Player {
     this.length = Math.max(this.frames / this.fps, sound);
     this.audio = loadSound(data.sound, this.find(".note"));
     this.clock = new Clock(this.audio, sound, this.length);
-    this.dance = new Dance(data);
+    this.clock.onmute = () => { this.find(".note").textContent = "The song does not start (is there a device to hear it on?), so the dancer dances in silence."; };
     this.camera = new Camera();
     this.screen = renderer(this.canvas, data, this.find(".note"));
-    this.night = matchMedia("(prefers-color-scheme: dark)");
-    Object.assign(this, { stale: true, last: performance.now(), pace: 16, sharpness: 1, inset: 0, wasPlaying: false });
-    this.label(data.title);
+    Object.assign(this, { stale: true, last: performance.now(), pace: 16, sharpness: 1, inset: 0, wasPlaying: false, visible: true, awake: false });
+    this.label(data.title, (data.dancers || []).map(motion => motion.name || ""));
+    this.paint();
     this.listen();
   }
 
   get time() { return this.clock.time; }
   get frame() { return this.frameAt(this.clock.time); }
   get playing() { return this.clock.playing; }
+  get region() { return this.clock.region; }
+  get rate() { return this.clock.rate; }
+  get loop() { return this.clock.loop; }
+  get trails() { return this.pressed(".trails"); }
+  get ground() { return this.pressed(".ground"); }
+
+  set rate(rate) {
+    const select = this.find("select"), known = [...select.options].map(option => Number(option.value));
+    if (!known.includes(rate)) select.insertAdjacentHTML("beforeend", `<option value="${rate}">${rate}×</option>`);
+    select.value = rate;
+    this.clock.setRate(rate);
+  }
+
+  set region(region) { // Two times, or null for the whole
+    const ends = region && region.map(t => clamp(t, 0, this.length)).sort((a, b) => a - b);
+    this.clock.region = ends && ends[1] - ends[0] > .05 ? ends : null;
+    const band = this.find(".region"), share = t => 100 * t / this.length;
+    band.hidden = !this.clock.region;
+    if (this.clock.region) Object.assign(band.style, { left: `${share(ends[0])}%`, width: `${share(ends[1] - ends[0])}%` });
+    this.redraw();
+  }
 
   seek(time) { this.clock.seek(time); this.redraw(); }
   pause() { this.clock.pause(); this.redraw(); }
@@ -300,9 +400,19 @@ class Player {
   find(name) { return this.element.querySelector(name); }
   frameAt(time) { return clamp(Math.round(time * this.fps), 0, this.frames - 1); }
   redraw() { this.stale = true; }
+  pressed(name) { return this.find(name).getAttribute("aria-pressed") === "true"; }
 
-  label(title) {
+  paint() { // Light or dark, as the page around says
+    const dark = this.theme() === "dark";
+    this.element.classList.toggle("dark", dark);
+    this.palette = dark ? "dark" : "light";
+    this.redraw();
+  }
+
+  label(title, names) {
     this.find(".title").textContent = title;
+    this.find(".names").hidden = !names.some(name => name);
+    for (const name of names) this.find(".names").appendChild(document.createElement("span")).textContent = name;
     this.find(".length").textContent = clockText(this.length);
     this.find(".sound").hidden = !this.audio;
     this.find(".full").hidden = !document.fullscreenEnabled;
@@ -316,13 +426,18 @@ class Player {
     on(".loop", "click", () => this.repeat());
     on(".follow", "click", () => this.track());
     on(".full", "click", () => this.fill());
+    on(".trails", "click", () => this.press(".trails"));
+    on(".ground", "click", () => this.press(".ground"));
     on("input", "input", event => this.seek(event.target.valueAsNumber));
     on("select", "change", event => this.clock.setRate(Number(event.target.value)));
+    listenToScrub(this.find("input"), this.length, (from, to) => { this.region = [from, to]; this.repeat(true); });
     listenToPointer(this.canvas, this.camera, () => this.toggle(), () => this.redraw());
     listenToKeys(this.element, this.keys());
-    this.night.addEventListener("change", () => this.redraw());
+    this.night = matchMedia("(prefers-color-scheme: dark)");
+    this.night.addEventListener("change", this.onnight = () => this.paint());
     this.screen.onrestore = () => this.redraw();
-    new ResizeObserver(() => this.fit()).observe(this.canvas);
+    this.watchers = [new ResizeObserver(() => this.fit()), new IntersectionObserver(seen => this.show(seen.at(-1).isIntersecting))];
+    for (const watcher of this.watchers) watcher.observe(this.canvas);
   }
 
   keys() {
@@ -330,20 +445,26 @@ class Player {
     const play = () => this.toggle(), home = () => { this.camera.reset(); this.redraw(); };
     return {
       " ": play, k: play, m: () => this.mute(), l: () => this.repeat(), c: () => this.track(), f: () => this.fill(), r: home,
+      t: () => this.press(".trails"), g: () => this.press(".ground"), Escape: () => { this.region = null; },
+      "[": () => this.mark(this.time, this.region ? this.region[1] : this.length), "]": () => this.mark(this.region ? this.region[0] : 0, this.time),
       ArrowLeft: far => jump(far ? -5 : -1), ArrowRight: far => jump(far ? 5 : 1), ArrowUp: () => zoom(.9), ArrowDown: () => zoom(1 / .9),
       ",": () => this.step(-1), ".": () => this.step(1), Home: () => this.seek(0), End: () => this.seek(this.length),
     };
   }
 
-  press(name) { // Turn a toggle button over; is it on now?
-    const button = this.find(name), on = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", on);
+  press(name, on = !this.pressed(name)) { // Turn a toggle button over, or to `on`; is it on now?
+    this.find(name).setAttribute("aria-pressed", on);
     this.redraw();
     return on;
   }
 
+  mark(from, to) { // Loop a part
+    this.region = [from, to];
+    this.repeat(true);
+  }
+
   mute() { if (this.audio) this.audio.muted = !this.press(".sound"); }
-  repeat() { this.clock.loop = this.press(".loop"); }
+  repeat(on) { this.clock.loop = this.press(".loop", on); }
   track() { this.camera.follow = this.press(".follow"); }
   fill() { document.fullscreenElement ? document.exitFullscreen() : this.element.requestFullscreen?.(); }
 
@@ -355,6 +476,13 @@ class Player {
     this.inset = clamp(covered / Math.max(1, canvas.clientHeight), 0, .5);
     this.find(".beats path").setAttribute("d", beatTicks(this.beats, this.length, this.find(".beats").clientWidth));
     this.redraw();
+    this.wake();
+  }
+
+  show(visible) { // Out of sight nothing need be drawn
+    this.visible = visible;
+    if (visible) this.redraw();
+    this.wake();
   }
 
   // A machine that cannot keep up gets a coarser picture while it plays, rather than a jerky one; never finer again, lest it swing.
@@ -377,37 +505,58 @@ class Player {
   }
 
   draw(time) { // At rest exactly one frame, in motion wherever between two frames the song is
-    const place = this.playing ? clamp(time * this.fps, 0, this.frames - 1) : this.frameAt(time);
-    const pose = this.dance.at(place), { ground } = this.dance;
-    const view = this.camera.view(pose.path, ground, this.canvas.width / this.canvas.height, this.inset);
-    const pulse = this.playing ? Math.exp(-5 * (time - lastBeat(this.beats, time))) : 0;
-    this.screen.draw(pose, view, ground, this.night.matches ? "dark" : "light", pulse);
+    const { canvas, dances } = this, pulse = this.playing ? Math.exp(-5 * (time - lastBeat(this.beats, time))) : 0;
+    const ground = this.ground, trails = this.trails;
+    dances.forEach((dance, i) => {
+      const place = clamp(this.playing ? time * dance.fps : Math.round(time * dance.fps), 0, dance.frames - 1), pose = dance.at(place);
+      const left = Math.round(i * canvas.width / dances.length), right = Math.round((i + 1) * canvas.width / dances.length);
+      const view = this.camera.view(pose.path, dance.ground, (right - left) / canvas.height, this.inset, i);
+      const shown = { ground, trails: trails ? dance.trails(place, pose) : [] };
+      this.screen.draw(pose, view, dance.ground, this.palette, pulse, [left, 0, right - left, canvas.height], shown);
+    });
     this.drawn++;
   }
 
   tick(now) {
-    if (!this.element.isConnected) return this.pause(); // Taken off the page: be quiet
+    this.awake = this.element.isConnected && !this.gone;
+    if (!this.awake) return this.stay || this.pause(); // Taken off the page: be quiet
     const time = this.time, gliding = this.camera.glide(Math.min((now - this.last) / 1000, .1));
     if (this.playing && this.wasPlaying) this.easeOff(now - this.last);
     if (this.playing !== this.wasPlaying) this.fit();
     this.wasPlaying = this.playing;
     this.last = now;
-    if (this.playing || gliding || this.stale) {
+    if (this.visible && (this.playing || gliding || this.stale)) {
       this.stale = false;
       this.showTime(time);
       this.draw(time);
     }
+    this.ontick?.();
     requestAnimationFrame(later => this.tick(later));
+  }
+
+  wake() {
+    if (this.awake || !this.ready) return;
+    this.awake = true;
+    requestAnimationFrame(now => this.tick(now));
   }
 
   begin() {
     this.fit();
     requestAnimationFrame(now => { this.tick(now); this.ready = true; });
   }
+
+  dispose() { // For good
+    this.gone = true;
+    this.pause();
+    this.night.removeEventListener("change", this.onnight);
+    for (const watcher of this.watchers) watcher.disconnect();
+    if (this.audio) URL.revokeObjectURL(this.audio.src);
+    this.screen.gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  }
 }
 
-export function mount(element, data) {
-  const player = new Player(element, data);
+export function mount(element, data, options) {
+  const player = new Player(element, data, options);
   player.begin();
   return player;
 }

@@ -35,7 +35,7 @@ class Camera {
   constructor() {
     this.angle = 28 * Math.PI / 180;
     this.follow = true;
-    this.centre = [0, 0, 0];
+    this.centres = [];
     this.reset();
   }
 
@@ -65,11 +65,11 @@ class Camera {
 
   // The distance shows a dancer with both arms out, in a wide window and in a tall one. The lowest `inset` of the picture lies
   // under the controls, so the dancer is centred in the rest.
-  view(path, ground, aspect, inset) {
-    if (this.follow) this.centre = path;
+  view(path, ground, aspect, inset, index = 0) {
+    if (this.follow || !this.centres[index]) this.centres[index] = path;
     const { azimuth, elevation, zoom } = this.now, half = Math.tan(this.angle / 2);
     const distance = zoom * Math.max(1.27 / (half * (1 - inset)), 1 / (half * aspect));
-    const target = [this.centre[0], ground + .92, this.centre[2]];
+    const target = [this.centres[index][0], ground + .92, this.centres[index][2]];
     const eye = [Math.sin(azimuth) * Math.cos(elevation), Math.sin(elevation), Math.cos(azimuth) * Math.cos(elevation)].map((x, i) => target[i] + distance * x);
     const projection = perspective(this.angle, aspect, .1, 60);
     projection[9] = -inset;
@@ -230,6 +230,41 @@ void main() {
 }
 `;
 
+// Where hands and feet have been: ribbons that face the eye and fade.
+const RIBBON_VERTEX = HEAD + `
+layout(location = 0) in vec3 place;
+layout(location = 1) in vec4 colour;
+uniform mat4 matrix;
+out vec4 tint;
+void main() { tint = colour; gl_Position = matrix*vec4(place, 1.); }
+`;
+
+const RIBBON_FRAGMENT = HEAD + `
+in vec4 tint;
+out vec4 pixel;
+void main() { pixel = tint; }
+`;
+
+const RIBBON_WIDTH = .022; // m, at the newest end
+
+function ribbons(trails, eye) { // Triangles, seven numbers a corner: place, colour, how solid
+  const out = [];
+  for (const { colour, points } of trails) {
+    const edges = points.map((point, k) => {
+      const along = subtract(points[Math.max(k - 1, 0)], points[Math.min(k + 1, points.length - 1)]);
+      if (Math.hypot(...along) < 1e-6) return [point, point];
+      const fade = 1 - k / points.length, side = normalise(cross(along, subtract(eye, point)));
+      return [1, -1].map(sign => point.map((x, i) => x + sign * .5 * RIBBON_WIDTH * fade * side[i]));
+    });
+    for (let k = 1; k < edges.length; k++) {
+      const corner = (j, side) => out.push(...edges[j][side], ...colour, .85 * (1 - j / edges.length));
+      corner(k - 1, 0); corner(k - 1, 1); corner(k, 0);
+      corner(k - 1, 1); corner(k, 0); corner(k, 1);
+    }
+  }
+  return new Float32Array(out);
+}
+
 const PALETTES = {
   light: {
     backTop: [.80, .82, .85], backMiddle: [.945, .95, .96], floorColour: [.85, .86, .875], lineColour: [.62, .65, .69], glow: [.075, .07, .065],
@@ -296,9 +331,10 @@ class SolidRenderer {
     this.programs = {
       depth: new Program(gl, DEPTH_VERTEX, DEPTH_FRAGMENT), contact: new Program(gl, DEPTH_VERTEX, CONTACT_FRAGMENT),
       body: new Program(gl, BODY_VERTEX, BODY_FRAGMENT), ground: new Program(gl, GROUND_VERTEX, GROUND_FRAGMENT),
-      back: new Program(gl, BACK_VERTEX, BACK_FRAGMENT),
+      back: new Program(gl, BACK_VERTEX, BACK_FRAGMENT), ribbon: new Program(gl, RIBBON_VERTEX, RIBBON_FRAGMENT),
     };
     this.empty = gl.createVertexArray();
+    this.ribbon = this.ribbonArray();
     this.mesh = this.loadMesh();
     this.shadow = this.target(640, gl.DEPTH_COMPONENT24, gl.DEPTH_ATTACHMENT);
     this.contact = this.target(256, gl.R8, gl.COLOR_ATTACHMENT0);
@@ -323,6 +359,18 @@ class SolidRenderer {
     return { array: mesh, count: faces.length };
   }
 
+  ribbonArray() {
+    const gl = this.gl, array = gl.createVertexArray(), buffer = gl.createBuffer();
+    gl.bindVertexArray(array);
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+    [[0, 3, 0], [1, 4, 12]].forEach(([slot, size, offset]) => {
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribPointer(slot, size, gl.FLOAT, false, 28, offset);
+    });
+    gl.bindVertexArray(null);
+    return { array, buffer };
+  }
+
   target(size, format, attachment) { // A square texture to draw into
     const gl = this.gl, texture = gl.createTexture(), frame = gl.createFramebuffer(), depth = attachment === gl.DEPTH_ATTACHMENT;
     const set = (key, value) => gl.texParameteri(gl.TEXTURE_2D, key, value);
@@ -339,9 +387,12 @@ class SolidRenderer {
     return { size, texture, frame };
   }
 
-  draw(pose, view, ground, palette, pulse) {
+  // `pane` is the part of the canvas to draw into, in pixels; `shown` says what else than the body: { ground, trails }.
+  draw(pose, view, ground, palette, pulse, pane, shown) {
     const gl = this.gl, [x, , z] = pose.positions[0];
     if (gl.isContextLost()) return;
+    this.pane = pane;
+    this.shown = shown;
     const middle = [x, ground + .8, z], lamp = KEY.map((k, i) => middle[i] + 5 * k);
     const shadowMatrix = multiply4(orthographic(2, 1, 9), lookAt(lamp, middle, [0, 1, 0]));
     const contactMatrix = multiply4(orthographic(1.6, 0, CONTACT_HEIGHT), lookAt([x, ground, z], [x, ground + 1, z], [0, 0, 1]));
@@ -352,6 +403,21 @@ class SolidRenderer {
     this.drawShadow({ ...values, matrix: shadowMatrix });
     this.drawContact({ ...values, matrix: contactMatrix });
     this.drawScene({ ...values, matrix: view.matrix });
+    if (shown.trails.length) this.drawRibbons(ribbons(shown.trails, view.eye), { matrix: view.matrix });
+  }
+
+  drawRibbons(corners, values) {
+    const gl = this.gl;
+    this.programs.ribbon.use(values);
+    gl.bindVertexArray(this.ribbon.array);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.ribbon.buffer);
+    gl.bufferData(gl.ARRAY_BUFFER, corners, gl.DYNAMIC_DRAW);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+    gl.depthMask(false);
+    gl.drawArrays(gl.TRIANGLES, 0, corners.length / 7);
+    gl.depthMask(true);
+    gl.disable(gl.BLEND);
   }
 
   drawBody(program, values) {
@@ -395,19 +461,24 @@ class SolidRenderer {
       gl.activeTexture(gl.TEXTURE0 + unit);
       gl.bindTexture(gl.TEXTURE_2D, texture);
     });
-    gl.viewport(0, 0, this.canvas.width, this.canvas.height);
+    gl.viewport(...this.pane);
+    gl.scissor(...this.pane);
+    gl.enable(gl.SCISSOR_TEST);
     gl.clear(gl.DEPTH_BUFFER_BIT);
+    gl.disable(gl.SCISSOR_TEST);
     this.drawBody(this.programs.body, values);
     gl.bindVertexArray(this.empty);
     gl.depthFunc(gl.LEQUAL);
     gl.depthMask(false); // Background and floor only fill what the body leaves free
     this.programs.back.use(values);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
-    gl.enable(gl.BLEND);
-    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
-    this.programs.ground.use(values);
-    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
-    gl.disable(gl.BLEND);
+    if (this.shown.ground) {
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+      this.programs.ground.use(values);
+      gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+      gl.disable(gl.BLEND);
+    }
     gl.depthMask(true);
   }
 }
@@ -421,22 +492,31 @@ class StickRenderer {
     this.parents = data.skeleton.parents;
   }
 
-  draw(pose, view, ground, palette) {
-    const { pen, canvas } = this, { width, height } = canvas, m = view.matrix;
+  draw(pose, view, ground, palette, pulse, pane, shown) {
+    const { pen } = this, [left, , width, height] = pane, m = view.matrix;
     const project = ([x, y, z]) => {
       const [a, b, , w] = [0, 1, 2, 3].map(r => m[r] * x + m[4 + r] * y + m[8 + r] * z + m[12 + r]);
-      return [(a / w + 1) * width / 2, (1 - b / w) * height / 2];
+      return [left + (a / w + 1) * width / 2, (1 - b / w) * height / 2];
     };
+    pen.save();
+    pen.beginPath();
+    pen.rect(left, 0, width, height);
+    pen.clip();
     const path = (from, to) => { pen.beginPath(); pen.moveTo(...project(from)); pen.lineTo(...project(to)); pen.stroke(); };
     const dark = palette === "dark", [x, , z] = pose.positions[0];
     pen.fillStyle = dark ? "#1b1f26" : "#eef0f2";
-    pen.fillRect(0, 0, width, height);
+    pen.fillRect(left, 0, width, height);
     pen.lineCap = "round";
     pen.lineWidth = height / 700;
     pen.strokeStyle = dark ? "#454d59" : "#b3bac4";
-    for (let k = -4; k <= 4; k++) {
+    for (let k = -4; shown.ground && k <= 4; k++) {
       path([x - 2, ground, z + k / 2], [x + 2, ground, z + k / 2]);
       path([x + k / 2, ground, z - 2], [x + k / 2, ground, z + 2]);
+    }
+    pen.lineWidth = height / 140;
+    for (const { colour, points } of shown.trails) {
+      pen.strokeStyle = `rgb(${colour.map(x => Math.round(255 * x))})`;
+      points.forEach((point, k) => { if (k) path(points[k - 1], point); });
     }
     pen.lineWidth = height / 70;
     pen.strokeStyle = dark ? "#ff9d5c" : "#c2410c";
@@ -444,6 +524,7 @@ class StickRenderer {
     pen.beginPath();
     pen.arc(...project(pose.positions[15]), height / 45, 0, 7);
     pen.stroke();
+    pen.restore();
   }
 }
 
