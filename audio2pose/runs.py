@@ -353,7 +353,7 @@ def execute(
     (plan.folder/"failed.ipynb").unlink(missing_ok=True)
     return ""
 
-# %% ../nbs/80_runs.ipynb #10a8e2db
+# %% ../nbs/80_runs.ipynb #2054cb5b
 def why(
     plan:Plan,
     running:Path, # The half-run notebook
@@ -361,8 +361,8 @@ def why(
 )->str: # One sentence
     "Say which cell failed, and how"
     cells = [cell for cell in read_json(running).get("cells", []) if cell["cell_type"]=="code"]
-    status = [cell["metadata"].get("papermill", {}).get("status") for cell in cells]
-    k = next((i for i,said in enumerate(status) if said!="completed"), None)
+    begun = [i for i,cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("status") not in (None, "pending")]
+    k = begun[-1] if begun else None
     kind = getattr(error, "ename", None) or type(error).__name__
     said = getattr(error, "evalue", None) or str(error).strip().split("\n")[0]
     place = plan.name if k is None else f"{plan.name}, code cell {k+1}"
@@ -521,7 +521,7 @@ def sit(
     os.environ |= environment
     while (order := pipe.recv()) is not None: pipe.send(order[0](order[1]))
 
-# %% ../nbs/80_runs.ipynb #7e802442
+# %% ../nbs/80_runs.ipynb #05c94729
 class Seat:
     "A process in which runs are done; if it dies, the next run gets a new one"
     def __init__(self, environment:dict[str, str]):
@@ -544,10 +544,12 @@ class Seat:
             self.process.join(10)
             return Outcome(plan, "stopped") if self.left else bury(plan, f"its worker died (exit code {self.process.exitcode})")
 
-    def leave(self, patience:float=5.):
+    def leave(self):
         self.left = True
-        if self.process is None or not self.process.is_alive(): return
-        self.process.terminate()
+        if self.process is not None: self.process.terminate()
+
+    def clear(self, patience:float=5.):
+        if self.process is None: return
         self.process.join(patience)
         if self.process.is_alive(): self.process.kill()
 
@@ -563,7 +565,7 @@ def bury(
         if record["status"]!="done": write_json(plan.folder/"manifest.json", record | dict(status="failed", reason=reason))
     return Outcome(plan, "failed", reason)
 
-# %% ../nbs/80_runs.ipynb #b8b3e796
+# %% ../nbs/80_runs.ipynb #2f47042a
 def in_processes(
     work:list[Plan],
     job:Job,
@@ -585,6 +587,7 @@ def in_processes(
         for _ in work: yield ended.get()
     finally:
         for seat in seats: seat.leave()
+        for seat in seats: seat.clear()
 
 # %% ../nbs/80_runs.ipynb #343492e3
 def on_ray(
