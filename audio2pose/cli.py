@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'print_version', 'options', 'run', 'main', 'requirements', 'installed', 'hardware', 'parts', 'doctor']
 
-# %% ../nbs/90_cli.ipynb #ca047c1f
+# %% ../nbs/90_cli.ipynb #fb936399
 import os
 import re
 import shutil
@@ -15,15 +15,16 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import dance, data, runs, train
+from .commands import dance, data, features, runs, train
 from .commands.base import answer, application, hear_stops
 from .core import InputError, asset, data_folder
 
-# %% ../nbs/90_cli.ipynb #396662fd
+# %% ../nbs/90_cli.ipynb #c4315276
 app = application("From a song to a dancer.")
 app.command("dance")(dance.dance)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("features")(features.features)
 app.command("run")(runs.run)
 
 # %% ../nbs/90_cli.ipynb #35eaf8e4

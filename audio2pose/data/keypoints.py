@@ -75,7 +75,7 @@ def frame_rate(
     if not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps<=0: raise InputError(f"{where}: {fps!r} frames per second; a positive number is needed")
     return float(fps)
 
-# %% ../../nbs/25_data.keypoints.ipynb #903fe9ce
+# %% ../../nbs/25_data.keypoints.ipynb #cb62de8b
 def in_pixels(
     points:Float[np.ndarray, "T K 3"],
     info:dict, # The sidecar
@@ -83,7 +83,8 @@ def in_pixels(
     where:str, # Said in errors
 )->Float[np.ndarray, "T K 3"]:
     "Fractions of a picture as pixels; pixels as they are"
-    low,high = (np.nanpercentile(points[..., :2], share) if np.isfinite(points[..., :2]).any() else 0 for share in (2, 98))
+    if not np.isfinite(points[..., :2]).any(): return points # Nothing to scale
+    low,high = (np.nanpercentile(points[..., :2][np.isfinite(points[..., :2])], share) for share in (2, 98))
     if info.get("coordinates", "pixel" if high>2.5 or low<-1.5 else "normalised").startswith("pixel"): return points
     size = size or picture_size(info)
     if size is None: raise InputError(f"{where}: coordinates are fractions of a picture whose size nothing tells; give --size WIDTHxHEIGHT (the `size` argument)")

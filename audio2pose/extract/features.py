@@ -8,7 +8,8 @@ __all__ = ['halpe_to_h36m_weights', 'to_h36m_weights', 'BONES', 'PARTS', 'Policy
            'seed_preprocess', 'at_positions', 'sample_times', 'seed_positions', 'smoothed', 'Clock', 'resample',
            'wrapped', 'bone_angles', 'seed_handcrafted', 'rate_of', 'corrected_handcrafted', 'filled', 'handcrafted',
            'Features', 'MotionBERT', 'encode_clips', 'again_into_box', 'finish', 'seed_resample', 'Handcrafted',
-           'fingerprint', 'write_features', 'Ledger']
+           'fingerprint', 'write_features', 'Ledger', 'Job', 'jobs_in', 'decided', 'adopted', 'Task', 'Report',
+           'Extraction', 'keep', 'compute', 'tasks_of', 'locked', 'extract', 'next_batch']
 
 # %% ../../nbs/52_extract.features.ipynb #b745762f
 import json
@@ -496,3 +497,202 @@ class Ledger:
         os.fsync(self.file.fileno())
 
     def close(self): self.file.close()
+
+# %% ../../nbs/52_extract.features.ipynb #263204f6
+class Job(NamedTuple):
+    "A keypoint file"
+    path:Path
+    name:str # Below the folder, without suffix
+    stamp:str # Changes when the file does
+
+# %% ../../nbs/52_extract.features.ipynb #e20f75a5
+def jobs_in(
+    folder:str|os.PathLike, # Or one file
+    files:list[Path], # From `keypoint_files`
+)->list[Job]:
+    "A job for each file; two files that would be written over each other are refused"
+    folder = Path(folder)
+    found = {}
+    for path in files:
+        name = path.stem if path==folder else str(path.relative_to(folder).with_suffix(""))
+        if name in found: raise InputError(f"{path}: {found[name].path.name} beside it would give a file of the same name; keep one of them")
+        stat = path.stat()
+        found[name] = Job(path, name, f"{stat.st_size}-{stat.st_mtime_ns}")
+    return list(found.values())
+
+# %% ../../nbs/52_extract.features.ipynb #02151e5b
+def decided(
+    lines:list[dict], # Of a ledger
+    out:Path,
+    made:str, # Fingerprint of the settings
+)->set[tuple[str, str]]: # Names and stamps of the jobs that need not be done again
+    "Jobs of which every clip is refused, or made and still there; what failed for other reasons is tried again"
+    clips = {}
+    for line in lines:
+        if line.get("made")==made: clips.setdefault((line["job"], line["stamp"]), {})[line["clip"]] = line
+    def good(line): return line["outcome"]=="refused" or line["outcome"]=="made" and (out/line["file"]).is_file() and (out/line["file"]).stat().st_size==line["bytes"]
+    return {job for job,found in clips.items() if all(map(good, found.values())) and len(found)==next(iter(found.values()))["of"]}
+
+# %% ../../nbs/52_extract.features.ipynb #c676dc39
+def adopted(
+    path:Path, # Of the features, without suffix
+    job:Job,
+    made:str, # Fingerprint of the settings
+    kind:str, # "pt" or "npz"
+)->int|None: # Bytes of the file, if it is what would be made
+    "Whether features are there and whole"
+    try: said = json.loads(path.with_name(f"{path.name}.json").read_text())
+    except (OSError, ValueError): return None
+    file = path.with_name(f"{path.name}.{kind}")
+    whole = said.get("made")==made and said.get("stamp")==job.stamp and file.is_file() and file.stat().st_size==said.get("bytes")
+    return said["bytes"] if whole else None
+
+# %% ../../nbs/52_extract.features.ipynb #d77c66b3
+class Task(NamedTuple):
+    "A clip that is to be made"
+    job:Job
+    clip:Keypoints
+    of:int # Clips of the job
+
+# %% ../../nbs/52_extract.features.ipynb #18cc3648
+@dataclass
+class Report:
+    "What became of a folder"
+    made:int = 0 # Clips
+    refused:int = 0 # Clips, or files that could not be read
+    kept:int = 0 # Files that were decided before
+    frames:int = 0 # Of the clips that were made
+    seconds:float = 0. # Wall clock
+    computing:float = 0. # Seconds thereof in the extractor
+
+# %% ../../nbs/52_extract.features.ipynb #9fdbc512
+@dataclass
+class Extraction:
+    "A pass over a folder, and where it stands"
+    extractor:Callable # `MotionBERT` or `Handcrafted`
+    out:Path
+    ledger:Ledger
+    made:str # Fingerprint of the settings
+    kind:str = "pt" # or "npz"
+    half:bool = False
+    report:Report = field(default_factory=Report)
+
+    def place(self, task): return self.out/Path(task.job.name).parent/task.clip.name
+
+    def note(self, task, outcome, **more):
+        "One line for one clip"
+        self.ledger.write(job=task.job.name, clip=task.clip.name, of=task.of, stamp=task.job.stamp, made=self.made, outcome=outcome, **more)
+
+    def refuse(self, task, error):
+        "A line for what is wrong with a clip, or, for next time, with this computer"
+        self.report.refused += 1
+        expected = isinstance(error, InputError)
+        text = str(error).removeprefix(f"{task.clip.source}: ") if expected else f"{type(error).__name__}: {error}"
+        self.note(task, "refused" if expected else "failed", reason=" ".join(text.split())[:500])
+
+# %% ../../nbs/52_extract.features.ipynb #4e0cee82
+def keep(self:Extraction,
+    task:Task,
+    features:Features,
+):
+    "Write the features of a clip, then its line"
+    clip = task.clip
+    info = dict(name=clip.name, source=clip.source, stamp=task.job.stamp, clip=dict(frames=len(clip), fps=clip.fps, layout=clip.layout), made=self.made, settings=self.extractor.settings, audio2pose=__version__)
+    file = write_features(self.place(task), features, info, self.kind, self.half)
+    self.report.made += 1
+    self.report.frames += len(clip)
+    self.note(task, "made", file=str(file.relative_to(self.out)), bytes=file.stat().st_size, rows=len(features.values))
+
+Extraction.keep = keep
+
+# %% ../../nbs/52_extract.features.ipynb #b098967e
+def compute(self:Extraction,
+    tasks:list[Task],
+):
+    "Make the features of some clips; if that fails, of each alone"
+    start = time.perf_counter()
+    try: found = self.extractor([task.clip for task in tasks])
+    except Exception as error: # A bad clip, too little memory for all at once, or a mistake of ours: none may cost the others
+        self.report.computing += time.perf_counter()-start
+        if len(tasks)==1: return self.refuse(tasks[0], error)
+        for task in tasks: self.compute([task])
+        return
+    self.report.computing += time.perf_counter()-start
+    for task,features in zip(tasks, found): self.keep(task, features)
+
+Extraction.compute = compute
+
+# %% ../../nbs/52_extract.features.ipynb #22e2dbd3
+def tasks_of(self:Extraction,
+    job:Job,
+    read:Callable, # Path → clips
+)->list[Task]: # Those that are still to be made
+    "Read a file; what cannot be read gets its line"
+    try: clips = read(job.path)
+    except InputError as error:
+        self.refuse(Task(job, Keypoints(np.empty((0, 17, 3)), 1., job.path.stem, source=str(job.path)), 1), error)
+        return []
+    found = []
+    for clip in clips:
+        task = Task(job, clip, len(clips))
+        size = adopted(self.place(task), job, self.made, self.kind)
+        if size is None: found.append(task)
+        else: self.note(task, "made", file=str(self.place(task).with_name(f"{clip.name}.{self.kind}").relative_to(self.out)), bytes=size, adopted=True)
+    return found
+
+Extraction.tasks_of = tasks_of
+
+# %% ../../nbs/52_extract.features.ipynb #b189ebff
+def locked(
+    ledger:Ledger,
+):
+    "Refuse a folder that another process is filling"
+    import fcntl
+    try: fcntl.flock(ledger.file, fcntl.LOCK_EX|fcntl.LOCK_NB)
+    except OSError: raise InputError(f"{ledger.path.parent}: another process is writing there; wait for it, or choose another folder") from None
+
+# %% ../../nbs/52_extract.features.ipynb #21e3e15a
+def extract(
+    folder:str|os.PathLike, # Of keypoint files, or one of them
+    out:str|os.PathLike, # Folder of the features and of `ledger.jsonl`
+    extractor:Callable, # `MotionBERT` or `Handcrafted`
+    read:Callable|None=None, # Path → clips; `read_keypoints` unless given
+    kind:str="pt", # or "npz"
+    half:bool=False, # Store 16 bits
+    progress:bool|None=None, # A bar; None: only on a terminal
+)->Report:
+    "Features of every clip in a folder; a second call does only what is left"
+    from tqdm import tqdm
+    from audio2pose.data.keypoints import keypoint_files, read_keypoints
+    if kind not in ("pt", "npz"): raise InputError(f'extract: kind must be "pt" or "npz", got {kind!r}')
+    start,out = time.perf_counter(),Path(out)
+    jobs = jobs_in(folder, keypoint_files(folder))
+    extraction = Extraction(extractor, out, Ledger(out/"ledger.jsonl"), fingerprint(dict(extractor.settings, kind_of_file=kind, half=half)), kind, half)
+    try:
+        locked(extraction.ledger)
+        done = decided(extraction.ledger.lines, out, extraction.made)
+        todo = [job for job in jobs if (job.name, job.stamp) not in done]
+        extraction.report.kept = len(jobs)-len(todo)
+        waiting,frames = [],getattr(extractor, "frames", 1)
+        for job in tqdm(todo, desc="features", unit="file", disable=None if progress is None else not progress, leave=False):
+            waiting += extraction.tasks_of(job, read or read_keypoints)
+            while waiting and sum(len(task.clip) for task in waiting)>=frames: waiting = extraction.next_batch(waiting, frames)
+        while waiting: waiting = extraction.next_batch(waiting, frames)
+    finally: extraction.ledger.close()
+    extraction.report.seconds = time.perf_counter()-start
+    return extraction.report
+
+# %% ../../nbs/52_extract.features.ipynb #f0a7b41e
+def next_batch(self:Extraction,
+    waiting:list[Task],
+    frames:int, # That make a batch
+)->list[Task]: # Those that still wait
+    "Compute as many clips as make a batch, at least one"
+    count,total = 0,0
+    while count<len(waiting) and total<frames:
+        total += len(waiting[count].clip)
+        count += 1
+    self.compute(waiting[:count])
+    return waiting[count:]
+
+Extraction.next_batch = next_batch
