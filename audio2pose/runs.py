@@ -7,7 +7,7 @@ __all__ = ['Job', 'engines', 'notebooks_folder', 'find_file', 'takes', 'typed', 
            'imported', 'sources', 'code_of', 'digest', 'Plan', 'plans', 'fingerprint', 'data_of', 'installed_versions',
            'commit', 'device_name', 'read_json', 'write_json', 'write_metrics', 'manifest', 'Busy', 'claimed',
            'execute', 'why', 'write_page', 'Outcome', 'perform', 'clocked', 'finish', 'run', 'Grid', 'combinations',
-           'read_grid', 'here', 'share', 'sit', 'Seat', 'bury', 'in_processes', 'on_ray', 'outcome_of', 'settled',
+           'read_grid', 'here', 'share', 'sit', 'Seat', 'bury', 'in_processes', 'do', 'on_ray', 'outcome_of', 'settled',
            'grid', 'collect', 'run_grid']
 
 # %% ../nbs/80_runs.ipynb #fd3ece95
@@ -589,7 +589,14 @@ def in_processes(
         for seat in seats: seat.leave()
         for seat in seats: seat.clear()
 
-# %% ../nbs/80_runs.ipynb #343492e3
+# %% ../nbs/80_runs.ipynb #40cf361a
+def do(
+    job:Job,
+    plan:Plan,
+)->Outcome:
+    "What a Ray worker does"
+    return job(plan)
+
 def on_ray(
     work:list[Plan],
     job:Job,
@@ -600,13 +607,13 @@ def on_ray(
     ray = require("ray", "ray")
     alone = "RAY_ADDRESS" not in os.environ and not ray.is_initialized()
     if not ray.is_initialized(): ray.init(num_cpus=workers if alone else None, include_dashboard=False if alone else None, log_to_driver=False, logging_level="ERROR")
-    remote = ray.remote(job).options(num_cpus=1, num_gpus=gpus/workers if gpus else 0, max_retries=0, runtime_env=dict(env_vars=share(0, workers, 0)))
+    remote = ray.remote(do).options(num_cpus=1, num_gpus=gpus/workers if gpus else 0, max_retries=0, runtime_env=dict(env_vars=share(0, workers, 0)))
     rest,running = list(work)[::-1],{}
     try:
         while rest or running:
             while rest and len(running)<workers:
                 plan = rest.pop()
-                running[remote.remote(plan)] = plan
+                running[remote.remote(job, plan)] = plan
             (done,),_ = ray.wait(list(running), num_returns=1)
             yield outcome_of(ray, done, running.pop(done))
     finally:

@@ -267,7 +267,7 @@ def test_wrong_engines_are_refused(toy, tmp_path):
 
 # ---- from grid to report, from a wheel too
 
-SMALL_GRID = "notebook: 7_ablation\nparameters: {steps: 6, dances: 2, seconds: 2.0}\nvariants:\n- {attention: causal, future: 1}\n- {attention: full, future: 20}\nreport: 8_report\n"
+SMALL_GRID = "notebook: 7_ablation\nparameters: {steps: 6, dances: 2, seconds: 2.0}\ngrid: {future: [10, 20]}\nreport: 8_report\n"
 
 
 def check_report(folder, said):
