@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['anywidget', 'traitlets', 'EXCERPT', 'difference_bytes', 'pack', 'in_bytes', 'dancer_bytes', 'song_bytes',
            'scene_bytes', 'shaded_triangles', 'draw_dancer', 'still', 'widest', 'excerpt', 'script', 'packed_page',
-           'fallback_html', 'stills_only', 'Dancer', 'show', 'mimebundle', 'named']
+           'fallback_html', 'stills_only', 'Dancer', 'show', 'mimebundle', 'named', 'Stack', 'cursor_figure', 'below',
+           'figure_png', 'explorer', 'SongBox', 'use', 'dance_floor']
 
-# %% ../nbs/74_widget.ipynb #52bd34d2
+# %% ../nbs/74_widget.ipynb #c2eeaf78
 import base64
 import gzip
 import html as markup
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from .body import load_body, skin
 from .core import FPS, InputError, asset, require
 from .motion import Motion
+from .plot import Panel, draw, explore
 from .player import base64_text, body_data, content_hash, dancers_data, fill, floor_of, sound_data
 
 anywidget,traitlets = require("anywidget", "lab"),require("traitlets", "lab")
@@ -296,3 +298,138 @@ def named(self:Dancer)->str:
     return f"Dancer({', '.join(f'{motion.seconds:.1f} s' for motion in motions)}, at {self.time:.2f} s)"
 
 Dancer.__repr__ = named
+
+# %% ../nbs/74_widget.ipynb #34dc0103
+class Stack:
+    "Widgets below one another, and what is left of them without a kernel"
+    def __init__(self,
+        parts:list, # Widgets
+        text:str, # What stands where nothing can be shown
+        picture:Callable[[], bytes], # JPEG, asked when it is shown
+        page:Callable[[], str], # HTML, likewise
+    ):
+        self.parts,self.text,self.picture,self.page = parts,text,picture,page
+        if not stills_only(): self.box = require("ipywidgets", "lab").VBox(parts)
+
+    def __repr__(self): return self.text
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        rest = {"image/jpeg": base64_text(self.picture()), "text/plain": self.text}
+        return rest if stills_only() else self.box._repr_mimebundle_()|rest|{"text/html": self.page()}
+
+# %% ../nbs/74_widget.ipynb #22b51236
+def cursor_figure(
+    dancer:Dancer,
+    panels:Sequence[Panel],
+): # plotly FigureWidget
+    "Panels with a line at the dancer's time; a click sets it"
+    go = require("plotly.graph_objects", "lab")
+    figure = go.Figure(explore(*panels)) if stills_only() else go.FigureWidget(explore(*panels))
+    figure.add_vline(x=dancer.time, line=dict(color="#818b99", width=2), row="all", col=1)
+    def follow(change):
+        with figure.batch_update():
+            for line in figure.layout.shapes: line.x0 = line.x1 = change["new"]
+    def take_her_there(trace, points, state):
+        if points.xs: dancer.time = float(points.xs[0])
+    dancer.observe(follow, "time")
+    if not stills_only():
+        for trace in figure.data: trace.on_click(take_her_there)
+    return figure
+
+# %% ../nbs/74_widget.ipynb #0feb8e4f
+def below(
+    *pictures:bytes, # JPEG or PNG
+)->bytes: # JPEG
+    "Pictures below one another, on white"
+    image = require("PIL.Image", "lab")
+    opened = [image.open(io.BytesIO(picture)).convert("RGBA") for picture in pictures]
+    whole = image.new("RGBA", (max(part.width for part in opened), sum(part.height for part in opened)), "white")
+    top = 0
+    for part in opened:
+        whole.alpha_composite(part, (0, top))
+        top += part.height
+    out = io.BytesIO()
+    whole.convert("RGB").save(out, "jpeg", quality=82)
+    return out.getvalue()
+
+# %% ../nbs/74_widget.ipynb #e5a28ea6
+def figure_png(
+    figure, # matplotlib figure; closed
+)->bytes:
+    "A figure as PNG"
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    require("matplotlib.pyplot", "lab").close(figure)
+    return out.getvalue()
+
+# %% ../nbs/74_widget.ipynb #83484a34
+def explorer(
+    dancer:Dancer,
+    *panels:Panel, # From top to bottom
+)->Stack: # To be shown
+    "A dancer above panels that follow her; a click into them takes her there"
+    if not panels: raise InputError("explorer: no panels; give for instance plot.joint_speeds(motion)")
+    motion,audio,beats,title,names = dancer.luggage
+    picture = lambda: below(still(motion, names=names, title=title), figure_png(draw(*panels, seconds=12, width=8)))
+    page = lambda: fallback_html(excerpt(motion, audio, beats, title, names), picture(), dancer.height)
+    parts = [] if stills_only() else [dancer, cursor_figure(dancer, panels)]
+    return Stack(parts, f"{dancer!r} above {len(panels)} panels", picture, page)
+
+# %% ../nbs/74_widget.ipynb #29a656aa
+class SongBox(anywidget.AnyWidget):
+    "A place where a song is dropped, chosen or recorded"
+    _esm = script("songbox.js")
+    _css = script("songbox.css")
+    status = traitlets.Unicode("").tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self,
+        take:Callable, # Called with the file and the name it had
+    ):
+        self.take,self.pieces = take,[]
+        super().__init__()
+        self.on_msg(self.receive)
+
+    def open(self): # A still needs no line to a browser
+        if not stills_only(): super().open()
+
+    def receive(self, widget, content, buffers):
+        "One piece of a song"
+        if content.get("kind")!="song": return
+        if content["part"]==0: self.pieces = []
+        self.pieces.append(bytes(buffers[0]))
+        if content["part"]+1==content["parts"]: self.use(b"".join(self.pieces), content["name"])
+
+# %% ../nbs/74_widget.ipynb #fe77e2f2
+def use(self:SongBox,
+    data:bytes, # A file
+    name:str, # As it was called; not trusted
+):
+    "Hand a whole song on; what goes wrong is said in the box"
+    self.pieces,self.busy,self.status = [],True,f"Listening to {name} ..."
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)/f"song{Path(name).suffix[:8]}"
+            path.write_bytes(data)
+            self.status = self.take(path, name) or ""
+    except InputError as error: self.status = str(error).replace(str(path), name)
+    finally: self.busy = False
+
+SongBox.use = use
+
+# %% ../nbs/74_widget.ipynb #f107ae4a
+def dance_floor(
+    dance:Callable, # Song file -> Motion, such as `audio2pose.dance`
+    first:Motion, # To be seen until then
+    audio:str|os.PathLike|tuple|None=None, # Of the first
+)->Stack:
+    "A song box above a dancer who dances to what comes in"
+    dancer = Dancer(first, audio, title="Waiting for a song")
+    def take(path, name):
+        from audio2pose.audio import beats, load
+        box.status = f"Dancing to {name} ..."
+        motion,(y,sr) = dance(path),load(path)
+        dancer.show(motion, (y, sr), beats(y, sr), name)
+        return f"{name}: {motion.seconds:.1f} s danced. Press play."
+    box = SongBox(take)
+    return Stack([box, dancer], "A song box above a dancer", lambda: still(first), lambda: fallback_html(excerpt(first, audio, None, "", []), still(first), dancer.height))

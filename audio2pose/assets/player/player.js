@@ -360,7 +360,7 @@ class Player {
     this.clock.onmute = () => { this.find(".note").textContent = "The song does not start (is there a device to hear it on?), so the dancer dances in silence."; };
     this.camera = new Camera();
     this.screen = renderer(this.canvas, data, this.find(".note"));
-    Object.assign(this, { stale: true, last: performance.now(), pace: 16, sharpness: 1, inset: 0, wasPlaying: false, visible: true, awake: false });
+    Object.assign(this, { stale: true, last: performance.now(), pace: 16, sharpness: bySoftware() ? .7 : 1, inset: 0, wasPlaying: false, visible: true, awake: false });
     this.label(data.title, (data.dancers || []).map(motion => motion.name || ""));
     this.paint();
     this.listen();
@@ -488,7 +488,7 @@ class Player {
   // A machine that cannot keep up gets a coarser picture while it plays, rather than a jerky one; never finer again, lest it swing.
   easeOff(milliseconds) {
     this.pace += .08 * (Math.min(milliseconds, 200) - this.pace);
-    if (this.pace < 32 || this.sharpness < .5) return;
+    if (this.pace < (bySoftware() ? 21 : 32) || this.sharpness < .45) return;
     this.sharpness *= .8;
     this.pace = 16;
     this.fit();
@@ -511,7 +511,7 @@ class Player {
       const place = clamp(this.playing ? time * dance.fps : Math.round(time * dance.fps), 0, dance.frames - 1), pose = dance.at(place);
       const left = Math.round(i * canvas.width / dances.length), right = Math.round((i + 1) * canvas.width / dances.length);
       const view = this.camera.view(pose.path, dance.ground, (right - left) / canvas.height, this.inset, i);
-      const shown = { ground, trails: trails ? dance.trails(place, pose) : [] };
+      const shown = { ground, trails: trails ? dance.trails(place, pose) : [], hurry: this.playing && dances.length === 1 && bySoftware() };
       this.screen.draw(pose, view, dance.ground, this.palette, pulse, [left, 0, right - left, canvas.height], shown);
     });
     this.drawn++;

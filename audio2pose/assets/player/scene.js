@@ -116,7 +116,8 @@ out vec4 pixel;
 void main() { pixel = vec4(pow(1. - gl_FragCoord.z, 3.)); }
 `;
 
-// How much of the key light arrives: sixteen looks into the shadow map, spread over a disc so that the edge is soft.
+// How much of the key light arrives: some looks into the shadow map (sixteen; four where a processor draws), spread over a disc so
+// that the edge is soft.
 const SHADOW = `
 uniform sampler2DShadow shadowMap;
 uniform mat4 shadowMatrix;
@@ -124,11 +125,11 @@ float lit(vec3 place, float softness) {
   vec3 s = (shadowMatrix*vec4(place, 1.)).xyz*.5 + .5;
   if (any(lessThan(s, vec3(0.))) || any(greaterThan(s, vec3(1.)))) return 1.;
   float sum = 0.;
-  for (int k = 0; k < 16; k++) {
-    float r = sqrt((float(k) + .5)/16.), a = 2.39996*float(k); // Sunflower seeds
+  for (int k = 0; k < LOOKS; k++) {
+    float r = sqrt((float(k) + .5)/float(LOOKS)), a = 2.39996*float(k); // Sunflower seeds
     sum += texture(shadowMap, vec3(s.xy + softness*r*vec2(cos(a), sin(a)), s.z));
   }
-  return sum/16.;
+  return sum/float(LOOKS);
 }
 vec3 toScreen(vec3 light) { // A film-like shoulder, then sRGB
   light = light*(2.51*light + .03)/(light*(2.43*light + .59) + .14);
@@ -278,13 +279,23 @@ const PALETTES = {
 
 // ---- Drawing with WebGL2 -----------------------------------------------------------------------------------------------------
 
+// Does a processor do the work of a graphics card here? Then smooth edges and soft shadows cost what the motion needs.
+let drawnBySoftware = null;
+function bySoftware() {
+  if (drawnBySoftware !== null) return drawnBySoftware;
+  const gl = document.createElement("canvas").getContext("webgl2"), info = gl?.getExtension("WEBGL_debug_renderer_info");
+  drawnBySoftware = /swiftshader|llvmpipe|software|basic render/i.test(info ? gl.getParameter(info.UNMASKED_RENDERER_WEBGL) : "");
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return drawnBySoftware;
+}
+
 class Program {
   constructor(gl, vertex, fragment) {
     this.gl = gl;
     this.program = gl.createProgram();
     for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
       const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source);
+      gl.shaderSource(shader, source.replaceAll("LOOKS", bySoftware() ? "4" : "16"));
       gl.compileShader(shader);
       gl.attachShader(this.program, shader);
       this.log = (this.log || "") + (gl.getShaderInfoLog(shader) || "");
@@ -318,7 +329,7 @@ const CONTACT_HEIGHT = .45; // m, above which the floor does not notice a body
 class SolidRenderer {
   constructor(canvas, data) {
     this.canvas = canvas;
-    this.gl = canvas.getContext("webgl2", { antialias: true, alpha: false, powerPreference: "high-performance" });
+    this.gl = canvas.getContext("webgl2", { antialias: !bySoftware(), alpha: false, powerPreference: "high-performance" });
     if (!this.gl) throw new Error("no WebGL2");
     this.body = data.body;
     this.build();
@@ -387,7 +398,7 @@ class SolidRenderer {
     return { size, texture, frame };
   }
 
-  // `pane` is the part of the canvas to draw into, in pixels; `shown` says what else than the body: { ground, trails }.
+  // `pane` is the part of the canvas to draw into, in pixels; `shown` says what else than the body: { ground, trails }; `hurry`: nobody will look closely.
   draw(pose, view, ground, palette, pulse, pane, shown) {
     const gl = this.gl, [x, , z] = pose.positions[0];
     if (gl.isContextLost()) return;
@@ -400,8 +411,9 @@ class SolidRenderer {
       ...PALETTES[palette], bones: pose.matrices, scale: this.body.scale, eye: view.eye, toKey: KEY, shadowMatrix, contactMatrix, shadowMap: 0,
       contactMap: 1, ground, pulse, dancer: [x, ground, z], centre: [view.target[0], ground, view.target[2]], reach: 11,
     };
-    this.drawShadow({ ...values, matrix: shadowMatrix });
-    this.drawContact({ ...values, matrix: contactMatrix });
+    this.turn = !this.turn; // In a hurry a processor draws one of the two shadows in each frame: the other is 1/60 s old
+    if (!shown.hurry || this.turn) this.drawShadow({ ...values, matrix: shadowMatrix });
+    if (!shown.hurry || !this.turn) this.drawContact({ ...values, matrix: contactMatrix });
     this.drawScene({ ...values, matrix: view.matrix });
     if (shown.trails.length) this.drawRibbons(ribbons(shown.trails, view.eye), { matrix: view.matrix });
   }
