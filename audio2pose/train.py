@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['published', 'presets', 'columns', 'TrainConfig', 'learning_rate', 'FusedKerasAdam', 'make_optimiser', 'seed_noise',
-           'Batches', 'take', 'orthonormalise', 'batches_state', 'load_batches_state', 'Ahead', 'velocity_error',
-           'joint_positions', 'Lesson', 'mean_squared_rate', 'averaged', 'Unaveraged', 'rollout', 'liveliness', 'shown',
-           'viewed', 'Examiner', 'choose_device', 'choose_precision', 'join_processes', 'random_states',
-           'restore_random_states', 'Run', 'save', 'load', 'read_log', 'write_log', 'set_up', 'PlainAttention',
-           'plain_attention', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time', 'Reporter',
-           'mean_loss', 'report', 'feeding', 'wrapped', 'train', 'main']
+           'Batches', 'augmented', 'take', 'orthonormalise', 'batches_state', 'load_batches_state', 'Ahead',
+           'velocity_error', 'joint_positions', 'Lesson', 'mean_squared_rate', 'averaged', 'Unaveraged', 'rollout',
+           'liveliness', 'shown', 'viewed', 'Examiner', 'choose_device', 'choose_precision', 'join_processes',
+           'random_states', 'restore_random_states', 'Run', 'save', 'load', 'read_log', 'write_log', 'set_up',
+           'PlainAttention', 'plain_attention', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time',
+           'Reporter', 'mean_loss', 'report', 'feeding', 'wrapped', 'train', 'main']
 
 # %% ../nbs/60_train.ipynb #5675e70a
 import csv
@@ -138,7 +138,7 @@ def seed_noise(
     low,high = strength*rng.random((2, batch, 1, 1), np.float32)*np.float32([1, .1])[:, None, None, None]
     return low*smooth+high*white
 
-# %% ../nbs/60_train.ipynb #5889bbf8
+# %% ../nbs/60_train.ipynb #d5191a3d
 class Batches:
     "Endless training batches, fresh and streamed; all randomness and memory is in `state_dict`"
     def __init__(self,
@@ -181,11 +181,16 @@ class Batches:
         self.count += 1
         return seen, audio, target, truth
 
-    def augmented(self, audio):
-        "Other recordings; the numbers for other processes are drawn and dropped"
-        everyone = np.zeros((self.total, *audio.shape[1:]), np.float32)
-        everyone[self.mine] = audio
-        return augment_audio(everyone, self.rng, self.stats["audio_mean"])[self.mine]
+# %% ../nbs/60_train.ipynb #6c93c770
+def augmented(self:Batches,
+    audio:Float[np.ndarray, "B 240 35"],
+)->Float[np.ndarray, "B 240 35"]: # float32
+    "Other recordings; the numbers for other processes are drawn and dropped"
+    everyone = np.zeros((self.total, *audio.shape[1:]), np.float32)
+    everyone[self.mine] = audio
+    return augment_audio(everyone, self.rng, self.stats["audio_mean"])[self.mine]
+
+Batches.augmented = augmented
 
 # %% ../nbs/60_train.ipynb #b059556f
 def take(self:Batches,
@@ -659,18 +664,18 @@ def step_flops(
     with FlopCounterMode(display=False) as counter: lesson(*batch)[0].backward()
     return float(counter.get_total_flops()*config.batch)
 
-# %% ../nbs/60_train.ipynb #9fd3cd27
+# %% ../nbs/60_train.ipynb #9c82e1af
 def stick_figures(
     motion:Motion,
     count:int=10, # Poses, spread over the motion
 ): # matplotlib figure
     "A dance in one row"
-    figure,ax = require("matplotlib.pyplot", "train").subplots(figsize=(1.1*count, 2), dpi=70)
+    figure,ax = require("matplotlib.pyplot", "train").subplots(figsize=(1.1*count, 1.7), dpi=70)
     positions = motion.positions()[np.linspace(0, len(motion)-1, count).astype(int)]
     middle = positions[:1, 0]
     for k,pose in enumerate(positions-np.where([True, False, True], middle, 0)):
-        for joint,parent in SMPL_24.bones: ax.plot(pose[[parent, joint], 0]+1.1*k, pose[[parent, joint], 1], color="#2e6f9e", lw=1.5)
-    ax.set(xlim=(-.8, 1.1*count-.3), ylim=(middle[0, 1]-1.3, middle[0, 1]+1.1), aspect="equal")
+        for joint,parent in SMPL_24.bones: ax.plot(pose[[parent, joint], 0]+1.5*k, pose[[parent, joint], 1], color="#2e6f9e", lw=1.5)
+    ax.set(xlim=(-1, 1.5*count-.5), ylim=(middle[0, 1]-1.2, middle[0, 1]+1), aspect="equal")
     ax.axis("off")
     return figure
 
