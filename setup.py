@@ -16,11 +16,13 @@ extras = {name.removesuffix(suffix): shlex.split(line) for name,line in s.items(
 
 
 class BuildWithRuns(build_py):
-    "Copies the run notebooks into the package, as audio2pose/assets/runs; a checkout uses nbs/runs itself"
+    "Copies runs and guides into the package, as audio2pose/assets/runs and guides; a checkout uses nbs/runs and nbs/guides themselves"
     def run(self):
         super().run()
-        if self.editable_mode or not (ROOT/"nbs"/"runs").is_dir(): return
-        shutil.copytree(ROOT/"nbs"/"runs", Path(self.build_lib)/"audio2pose"/"assets"/"runs", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        if self.editable_mode: return
+        for name in ("runs", "guides"):
+            if not (ROOT/"nbs"/name).is_dir(): continue
+            shutil.copytree(ROOT/"nbs"/name, Path(self.build_lib)/"audio2pose"/"assets"/name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
 
 
 setup(

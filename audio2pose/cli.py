@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'print_version', 'options', 'run', 'main', 'requirements', 'installed', 'hardware', 'parts', 'doctor']
 
-# %% ../nbs/90_cli.ipynb #fb936399
+# %% ../nbs/90_cli.ipynb #db830ba4
 import os
 import re
 import shutil
@@ -15,17 +15,18 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import dance, data, features, runs, train
+from .commands import dance, data, features, lab, runs, train
 from .commands.base import answer, application, hear_stops
 from .core import InputError, asset, data_folder
 
-# %% ../nbs/90_cli.ipynb #c4315276
+# %% ../nbs/90_cli.ipynb #d9aa61f1
 app = application("From a song to a dancer.")
 app.command("dance")(dance.dance)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("features")(features.features)
 app.command("run")(runs.run)
+app.command("lab")(lab.lab)
 
 # %% ../nbs/90_cli.ipynb #35eaf8e4
 def print_version(wanted:bool):
