@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['questions', 'depth_first', 'misaligned', 'extractors', 'window_mean', 'accelerations', 'kinetic_features',
            'zero_start', 'beyond', 'between', 'Question', 'Extractor', 'answer', 'geometric_features', 'standardise',
-           'frechet_distance', 'diversity']
+           'Gaussian', 'gaussian', 'gaussian_distance', 'frechet_distance', 'diversity']
 
-# %% ../../nbs/30_metrics.motion.ipynb #d1630e34
+# %% ../../nbs/30_metrics.motion.ipynb #027d9cdf
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -226,21 +227,47 @@ def standardise(
     mean,spread = real.mean(0),real.std(0)+1e-10
     return ((real-mean)/spread)[:,kept], ((generated-mean)/spread)[:,kept]
 
-# %% ../../nbs/30_metrics.motion.ipynb #5cebb9fa
+# %% ../../nbs/30_metrics.motion.ipynb #663e9ef1
+@dataclass(frozen=True)
+class Gaussian:
+    "What a Fréchet distance knows of a set"
+    mean:Float[np.ndarray, "F"]
+    covariance:Float[np.ndarray, "F F"]
+
+    @cached_property
+    def root(self):
+        "The symmetric square root of the covariance"
+        values,vectors = np.linalg.eigh(self.covariance)
+        return vectors*np.sqrt(np.maximum(values, 0))@vectors.T
+
+# %% ../../nbs/30_metrics.motion.ipynb #1967bb18
+def gaussian(
+    a:Float[np.ndarray, "N F"], # Features of a set
+)->Gaussian:
+    "Mean and covariance (divided by N-1) of a set"
+    a = np.asarray(a, float)
+    if len(a)<2: raise InputError(f"frechet_distance: a covariance needs at least 2 clips, got {len(a)}")
+    return Gaussian(a.mean(0), np.cov(a, rowvar=False).reshape(a.shape[1], -1))
+
+# %% ../../nbs/30_metrics.motion.ipynb #4da6d997
+def gaussian_distance(
+    a:Gaussian,
+    b:Gaussian,
+)->float: # 0 = the same mean and covariance
+    "Squared Fréchet distance of two Gaussians"
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(a.root@b.covariance@a.root), 0)).sum()
+    return max(float(((a.mean-b.mean)**2).sum()+np.trace(a.covariance)+np.trace(b.covariance)-2*shared), 0.) # Rounding
+
+# %% ../../nbs/30_metrics.motion.ipynb #5a44ed87
 def frechet_distance(
     a:Float[np.ndarray, "N F"], # Features of one set, standardised
     b:Float[np.ndarray, "M F"], # Features of the other
 )->float: # 0 = the same mean and covariance
     "Squared Fréchet distance of the Gaussians of two feature sets"
-    a,b = np.asarray(a, float),np.asarray(b, float)
+    if a.shape[1]!=b.shape[1]: raise InputError(f"frechet_distance: the sets have {a.shape[1]} and {b.shape[1]} features; describe both with the same extractor")
     fewest = min(len(a), len(b))
-    if fewest<2: raise InputError(f"frechet_distance: a covariance needs at least 2 clips, got {fewest}")
-    if fewest<=a.shape[1]: warnings.warn(f"frechet_distance: {fewest} clips cannot fill {a.shape[1]} dimensions; compare only with scores of equally many clips", stacklevel=2)
-    values,vectors = np.linalg.eigh(np.cov(a, rowvar=False).reshape(a.shape[1], -1))
-    root = vectors*np.sqrt(np.maximum(values, 0))@vectors.T
-    other = np.cov(b, rowvar=False).reshape(b.shape[1], -1)
-    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root@other@root), 0)).sum()
-    return float(((a.mean(0)-b.mean(0))**2).sum()+values.sum()+np.trace(other)-2*shared)
+    if 2<=fewest<=a.shape[1]: warnings.warn(f"frechet_distance: {fewest} clips cannot fill {a.shape[1]} dimensions; compare only with scores of equally many clips", stacklevel=2)
+    return gaussian_distance(gaussian(a), gaussian(b))
 
 # %% ../../nbs/30_metrics.motion.ipynb #9c25dcfd
 def diversity(
