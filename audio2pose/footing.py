@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'knee_flexion', 'frame', 'leg_rotations', 'reachable_height', 'sole_height',
            'contacts', 'without_short_runs', 'smooth_rotations', 'floor_height', 'pinned_toe', 'glide', 'lifted_toe',
-           'planted_foot', 'solve_legs', 'settle']
+           'planted_foot', 'swing_times', 'at_times', 'solve_legs', 'settle']
 
 # %% ../nbs/16_footing.ipynb #9a862a05
 import numpy as np
@@ -199,6 +199,32 @@ def planted_foot(
         held[runs==run] = np.stack([np.cross(level[:,0], level[:,1]), level[:,0], level[:,1]], axis=-1)
     return closest_rotation(gaussian_filter1d(held, 2, axis=0, mode="nearest"))
 
+# %% ../nbs/16_footing.ipynb #927f45fc
+def swing_times(
+    standing:Bool[np.ndarray, "T"],
+    wait:float, # Held at each end of a swing, frames; at most a quarter of it
+)->Float[np.ndarray, "T"]: # The frame whose place and direction the foot has
+    "A clock that stands still at both ends of every swing"
+    late = np.zeros(len(standing))
+    runs,count = label(~standing)
+    for run in range(1, count+1):
+        first,last = np.flatnonzero(runs==run)[[0, -1]]
+        if first==0 or last==len(standing)-1: continue
+        length = last-first+2
+        held,time = min(wait, length/4),np.arange(1, length)
+        late[first:last+1] = np.clip((time-held)/(length-2*held), 0, 1)*length-time
+    return np.clip(np.arange(len(standing))+gaussian_filter1d(late, .7), 0, max(len(standing)-1, 0))
+
+# %% ../nbs/16_footing.ipynb #e583dbce
+def at_times(
+    values:Float[np.ndarray, "T *S"],
+    times:Float[np.ndarray, "N"], # Frames, 0 to T-1
+)->Float[np.ndarray, "N *S"]:
+    "Values between frames, on straight lines"
+    before = np.minimum(times.astype(int), max(len(values)-2, 0))
+    share = (times-before).reshape(-1, *[1]*(values.ndim-1))
+    return values[before]*(1-share)+values[np.minimum(before+1, len(values)-1)]*share
+
 # %% ../nbs/16_footing.ipynb #1a80e051
 def solve_legs(
     pose:Float[np.ndarray, "T 24 3 3"], # Changed in place
@@ -216,10 +242,11 @@ def solve_legs(
         towards = gaussian_filter1d(bend+.05*foot[:,:,2]+.03*pose[:,0,:,2], 2, axis=0, mode="nearest")
         pose[:,[hip, knee, ankle]] = leg_rotations(side, pose[:,0], trans, ankles[side], foot, towards)
 
-# %% ../nbs/16_footing.ipynb #47e2272d
+# %% ../nbs/16_footing.ipynb #fd91b7e0
 def settle(
     motion:Motion, # As a network made it, floor near y = 0
     calm:float=1.5, # Smoothing, frames; 0 for none
+    wait:float=.033, # Held at each end of a swing, s
 )->Motion: # Floor at y = 0, standing feet fixed
     "Smooth, ground, and fix the feet of a generated motion"
     if len(motion)<9: return motion
@@ -234,6 +261,8 @@ def settle(
         low = positions[:,ankle,1]<TOE_HEIGHT-SMPL_24.offsets[toe,1]+.07
         flat = without_short_runs(standing[:,k]&low, 4)
         path = lifted_toe(pinned_toe(positions[:,toe], standing[:,k]), standing[:,k], motion.fps)
-        feet[side] = path,planted_foot(rotations[:,ankle], flat)
+        clock = swing_times(standing[:,k], wait*motion.fps)
+        path[:,[0, 2]] = at_times(path[:,[0, 2]], clock)
+        feet[side] = path,closest_rotation(at_times(planted_foot(rotations[:,ankle], flat), clock))
     solve_legs(pose, trans, positions, feet)
     return replace(motion, poses=matrix_to_axis_angle(pose), trans=trans)

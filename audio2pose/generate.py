@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'onednn_linear', 'onednn_linear_gelu', 'has_onednn', 'plain_attention', 'use_bf16', 'dancing_twin', 'listen',
-           'cross_fade', 'on_stage', 'boldness', 'continue_motion', 'autoregress', 'whole_beats', 'outro', 'lead_in',
-           'beat_grid', 'opening', 'seed_features', 'check_features', 'surround', 'as_many', 'generate', 'perform',
-           'dance']
+           'cross_fade', 'on_stage', 'within_reach', 'boldness', 'continue_motion', 'autoregress', 'whole_beats',
+           'outro', 'lead_in', 'beat_grid', 'opening', 'seed_features', 'check_features', 'surround', 'as_many',
+           'generate', 'perform', 'dance']
 
 # %% ../nbs/61_generate.ipynb #94f8b679
 import os
@@ -137,24 +137,39 @@ def on_stage(
     kept[..., -218] -= floor[:, None]*ramp
     return kept
 
-# %% ../nbs/61_generate.ipynb #5fd7d6a7
+# %% ../nbs/61_generate.ipynb #dc798385
+def within_reach(
+    model:FACT, # Knows the mean and deviation of its training set
+    said:Float[Tensor, "B K F"], # Predicted frames
+    place:float=4., # Limit for the root, standard deviations
+    turn:float=8., # Limit for the rotations, standard deviations
+)->Float[Tensor, "B K F"]:
+    "Predicted frames, no further from the training set's mean than its own frames are"
+    if not model.config.standardise: return said
+    limit = torch.full_like(model.motion_std, turn)
+    limit[-219:-216] = place
+    near = said.clamp(model.motion_mean-limit*model.motion_std, model.motion_mean+limit*model.motion_std)
+    return torch.where(said.isfinite(), near, said) # What is not a number must not be mended
+
+# %% ../nbs/61_generate.ipynb #185e0274
 def boldness(
     opening:Float[Tensor, "B S F"], # The seed motion
     latest:Float[Tensor, "B S F"], # The last frames of the dance
     most:float, # Limit
-)->Float[Tensor, "B 1 1"]: # Factor on the distance from the last frame, from 1 to `most`
-    "How much a prediction must be enlarged for the dance to stay as lively as it began"
-    pace,now = (frames[..., -216:].diff(dim=1).square().mean((1, 2)).sqrt() for frames in (opening, latest))
-    return (pace/now.clamp(min=1e-6)).sqrt().clamp(1, most)[:, None, None]
+    excess:float=4/3, # A dance this much faster than its opening is held back
+)->Float[Tensor, "B 1 1"]: # Factor on the distance from the last frame, at most `most`
+    "How much a prediction must be enlarged, or drawn in, for the dance to stay as lively as it began"
+    pace,now = (frames[..., -216:].diff(dim=1).square().mean((1, 2)).sqrt().clamp(min=1e-6) for frames in (opening, latest))
+    return ((pace/now).sqrt().clamp(1, most)*(excess*pace/now).clamp(max=1))[:, None, None]
 
-# %% ../nbs/61_generate.ipynb #ec34fd25
+# %% ../nbs/61_generate.ipynb #4674b95b
 def continue_motion(
     twin:FACT, # From `dancing_twin`
     frames:Float[Tensor, "B M F"], # M = S + N: the seed motion, then room for the dance; filled in place
     audio:Float[Tensor, "C T A"], # C = B, or 1 song for all
     commit:int, # Frames kept of each prediction
     blend:bool, # Cross-fade predictions
-    proper:bool=False, # Put the frames right before they are read again, see `on_stage`
+    proper:bool=False, # Put the frames right before they are read again, see `within_reach` and `on_stage`
     energy:float=1., # Most that a prediction is enlarged, see `boldness`
 ):
     "Fill `frames` after the seed motion"
@@ -162,10 +177,11 @@ def continue_motion(
     spare = min(twin.config.rows.stop-first-commit, commit) if blend and commit>1 else 0 # frames said of the next prediction's time
     starts = range(0, frames.shape[1]-seen, commit)
     rest = None
-    for start,heard in zip(tqdm(starts, desc="dancing", delay=2), listen(twin, audio, starts)):
+    for start,heard in zip(tqdm(starts, desc="dancing", delay=2, disable=None, leave=False), listen(twin, audio, starts)):
         if heard is not None: heard = heard.expand(len(frames), -1, -1)
         said = twin.decode(frames[:, start:start+seen], heard, slice(first, first+commit+spare))
         if energy>1: said = torch.lerp(frames[:, start+seen-1:start+seen], said, boldness(frames[:, :seen], frames[:, start:start+seen], energy))
+        if proper: said = within_reach(twin, said)
         if spare and rest is not None: said[:, :spare] = cross_fade(rest, said[:, :spare])
         room = frames[:, seen+start:seen+start+commit]
         kept = said[:, :room.shape[1]]
