@@ -1,0 +1,283 @@
+"A real JupyterLab in a real browser: the tour as a new user would go through it, and what may go wrong on the way"
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audio2pose.core import InputError
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
+         "--autoplay-policy=no-user-gesture-required --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
+         "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream").split()
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+PREPARE = """
+import numpy as np
+from audio2pose.player import Dancer
+from audio2pose.motion import Motion
+def swaying(seconds):
+    time = np.arange(round(60*seconds))/60
+    poses = np.zeros((len(time), 24, 3))
+    poses[:, 16, 2] = np.sin(3*time)
+    poses[:, 17, 2] = -np.sin(3*time)
+    return Motion(poses, np.stack([.2*np.sin(time), .95+0*time, 0*time], 1))
+def tone(seconds): return .1*np.sin(2*np.pi*330*np.arange(round(seconds*22050))/22050), 22050
+"""
+
+
+# ---- a server
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    "`audio2pose lab` in a folder of its own; yields its address and the folder"
+    pytest.importorskip("jupyterlab", reason='pip install "audio2pose[lab]"')
+    home,port = tmp_path_factory.mktemp("lab"),free_port()
+    environment = {key: value for key,value in os.environ.items() if key!="AUDIO2POSE_STILLS"}
+    environment |= dict(JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_DATA_DIR=str(home/"data"), JUPYTERLAB_WORKSPACES_DIR=str(home/"workspaces"), OMP_NUM_THREADS="1")
+    options = [f"--option={option}" for option in ("--allow-root", "--ServerApp.token=", "--ServerApp.password=")]
+    command = [sys.executable, "-c", "from audio2pose.cli import main; main()", "lab", str(home/"guides"), "--no-browser", "--port", str(port), *options]
+    with open(home/"log", "w") as log: process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        for _ in range(240):
+            if process.poll() is not None: pytest.fail((home/"log").read_text())
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=2).close()
+                break
+            except OSError: time.sleep(.5)
+        yield f"http://127.0.0.1:{port}",home/"guides"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason='pip install "audio2pose[dev]"')
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def opened(browser, server, name, **options):
+    "A notebook in JupyterLab; nothing may go wrong in the page"
+    address,_ = server
+    context = browser.new_context(**{"viewport": dict(width=1280, height=900), **options})
+    context.set_default_timeout(90_000)
+    page,wrong = context.new_page(),[]
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(f"{address}/lab/tree/{name}?reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
+    try:
+        yield page
+        assert wrong==[]
+    finally: context.close()
+
+
+def notebook(server, name, *cells):
+    "Write a notebook into the folder of the server"
+    from nbformat import v4, write
+    made = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
+    write(made, server[1]/name)
+    return name
+
+
+def run_all(page, count, timeout=90_000):
+    "Run every cell and wait for the last; no cell may fail"
+    page.click(".jp-Notebook .jp-CodeCell .jp-InputPrompt >> nth=0")
+    for _ in range(20): # A kernel may be connected and not yet listening
+        page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(700)
+        if page.locator(".jp-CodeCell .jp-InputPrompt").first.inner_text().strip("[] :"): break
+    for _ in range(count): page.keyboard.press("Shift+Enter")
+    wait_idle(page, timeout)
+
+
+def wait_idle(page, timeout=90_000):
+    "Until nothing runs and nothing waits"
+    page.wait_for_timeout(300)
+    page.wait_for_function("""() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'
+        && ![...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))""", timeout=timeout)
+
+
+def restart(page, server, name):
+    "Restart the kernel of a notebook"
+    with urllib.request.urlopen(f"{server[0]}/api/sessions") as said: sessions = json.load(said)
+    kernel = next(session["kernel"]["id"] for session in sessions if session["path"]==name)
+    done = page.evaluate("""async kernel => (await fetch(`/api/kernels/${kernel}/restart`, { method: "POST", headers: { "X-XSRFToken": document.cookie.match(/_xsrf=([^;]*)/)?.[1] || "" } })).status""", kernel)
+    assert done==200
+
+
+def player(page, index=0, timeout=60_000):
+    "A handle on a widget's player, once it has drawn"
+    page.wait_for_function("i => document.querySelectorAll('.a2p-view')[i]?.player?.drawn > 0", arg=index, timeout=timeout)
+    return page.evaluate_handle("i => document.querySelectorAll('.a2p-view')[i].player", index)
+
+
+def ask(page, code):
+    "Run a line in the last cell, and give what it says"
+    page.evaluate("document.activeElement?.blur()")
+    cell = page.locator(".jp-Notebook .jp-CodeCell").last
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(f"import json, os; open('answer.json.part', 'w').write(json.dumps({code})); os.rename('answer.json.part', 'answer.json')")
+    page.keyboard.press("Control+Enter")
+
+
+def answer(server, timeout=40):
+    path = server[1]/"answer.json"
+    for _ in range(timeout*10):
+        if path.exists():
+            said = json.loads(path.read_text())
+            path.unlink()
+            return said
+        time.sleep(.1)
+    raise AssertionError("the kernel did not answer")
+
+
+# ---- the widget
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_time_goes_both_ways(browser, server):
+    name = notebook(server, "time.ipynb", PREPARE, "times = []\ndancer = Dancer(swaying(8), tone(8), np.arange(0, 8, .5), 'Swaying')\ndancer.observe(lambda c: times.append(c['new']), 'time')\ndancer", "0")
+    with opened(browser, server, name) as page:
+        run_all(page, 2)
+        shown = player(page)
+        ask(page, "[setattr(dancer, 'time', 3.25), setattr(dancer, 'trails', True), setattr(dancer, 'region', (2, 4))][:0]")
+        assert answer(server)==[]
+        page.wait_for_function("p => p.frame === 195 && p.trails && p.region?.[1] === 4", arg=shown)
+        shown.evaluate("p => p.play()")
+        page.wait_for_function("p => p.time > 3.6", arg=shown)
+        shown.evaluate("p => p.pause()")
+        resting = shown.evaluate("p => p.time")
+        page.wait_for_timeout(600)
+        ask(page, "[dancer.time, dancer.playing, len(times)]")
+        seconds,playing,heard = answer(server)
+        assert seconds==pytest.approx(resting, abs=1e-6) and not playing and heard>=2
+        assert shown.evaluate("p => p.time")==resting, "its own words are not obeyed again"
+        assert shown.evaluate("p => Math.abs(p.audio.currentTime - p.time)")<.1
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_widgets_side_by_side_and_a_dead_kernel(browser, server):
+    cells = PREPARE,"one = Dancer([swaying(4), swaying(6)], tone(2), names=['a', 'b'])\none","two = Dancer(swaying(3))\ntwo","0"
+    with opened(browser, server, notebook(server, "two.ipynb", *cells), viewport=dict(width=1280, height=2000)) as page:
+        run_all(page, 3)
+        first,second = player(page, 0),player(page, 1)
+        assert first.evaluate("p => [p.dances.length, p.length]")==[2, 6]
+        second.evaluate("p => p.play()")
+        page.wait_for_function("p => p.time > .3", arg=second)
+        assert first.evaluate("p => p.time")==0, "each has its own time"
+        assert second.evaluate("p => p.audio")is None
+        restart(page, server, "two.ipynb")
+        page.wait_for_timeout(2500)
+        alive = page.evaluate("() => [...document.querySelectorAll('.jp-OutputArea-output')].every(part => part.textContent.trim() || part.querySelector('canvas, img'))")
+        assert alive, "no blank cell after a restart"
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_ten_minutes(browser, server):
+    with opened(browser, server, notebook(server, "long.ipynb", PREPARE, "long = Dancer(swaying(600))\nlong", "0")) as page:
+        run_all(page, 2)
+        shown = player(page)
+        assert shown.evaluate("p => p.frames")==36_000
+        shown.evaluate("p => p.seek(599.5)")
+        assert shown.evaluate("p => p.frame")==35_970
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_song_is_dropped_and_one_is_recorded(browser, server, tmp_path):
+    import soundfile
+    cells = PREPARE,"from audio2pose.widget import dance_floor\nfrom audio2pose import audio\nheard = []\ndef dance(path):\n    y, sr = audio.load(path)\n    heard.append(len(y)/sr)\n    return swaying(len(y)/sr)\nfloor = dance_floor(dance, swaying(2))\nfloor","0"
+    soundfile.write(tmp_path/"clap.wav", .3*np.random.default_rng(0).standard_normal((66_150, 2)), 22_050, subtype="FLOAT")
+    (tmp_path/"letter.mp3").write_text("no song")
+    with opened(browser, server, notebook(server, "floor.ipynb", *cells), permissions=["microphone"]) as page:
+        run_all(page, 2)
+        player(page)
+        page.set_input_files(".a2p-box input", tmp_path/"clap.wav")
+        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('3.0 s danced')")
+        page.wait_for_function("document.querySelector('.a2p-view').player?.frames === 180")
+        page.set_input_files(".a2p-box input", tmp_path/"letter.mp3")
+        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('letter.mp3')")
+        page.click(".a2p-box .record")
+        page.wait_for_timeout(2500)
+        page.click(".a2p-box .record")
+        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('recording.webm: ')")
+        assert 1<page.evaluate("document.querySelector('.a2p-view').player.length")<6
+
+
+# ---- the tour
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_tour_runs_to_its_end(browser, server):
+    tour = json.loads((server[1]/"tour.ipynb").read_text())
+    count = len(tour["cells"])
+    with opened(browser, server, "tour.ipynb") as page:
+        page.click(".jp-Notebook .jp-Cell .jp-InputPrompt, .jp-Notebook .jp-MarkdownCell >> nth=0")
+        page.keyboard.press("Escape")
+        for _ in range(count):
+            page.keyboard.press("Shift+Enter")
+            wait_idle(page, 300_000)
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(3000)
+    saved = json.loads((server[1]/"tour.ipynb").read_text())
+    outputs = [output for cell in saved["cells"] for output in cell.get("outputs", [])]
+    assert all(cell["execution_count"] for cell in saved["cells"] if cell["cell_type"]=="code" and cell["source"])
+    assert not [output for output in outputs if output["output_type"]=="error"]
+    widgets = [output["data"] for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
+    assert len(widgets)>=5 and all("image/jpeg" in data and "<iframe" in "".join(data["text/html"]) for data in widgets)
+    size = (server[1]/"tour.ipynb").stat().st_size
+    assert size<2_000_000, size
+
+
+# ---- without a browser
+
+def test_lab_says_what_is_missing(monkeypatch, tmp_path):
+    from audio2pose.commands import lab
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(InputError, match=r'pip install "audio2pose\[lab\]"'): lab.check_parts()
+
+
+def test_guides_are_copied_once(tmp_path):
+    from audio2pose.commands import lab
+    new = lab.copy_guides(tmp_path/"mine")
+    assert "tour.ipynb" in new
+    (tmp_path/"mine"/"tour.ipynb").write_text("changed")
+    assert lab.copy_guides(tmp_path/"mine")==[] and (tmp_path/"mine"/"tour.ipynb").read_text()=="changed"
+
+
+def test_guides_carry_pictures_and_no_widgets():
+    "What is committed can be read anywhere"
+    for path in sorted((Path(__file__).parents[1]/"nbs"/"guides").glob("*.ipynb")):
+        made = json.loads(path.read_text())
+        assert "widgets" not in made["metadata"], path.name
+        for cell in made["cells"]:
+            for output in cell.get("outputs", []): assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {}), path.name
