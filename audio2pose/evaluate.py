@@ -286,13 +286,14 @@ class Pool:
 
     def standardised(self, features): return ((features-self.mean)/self.spread)[:,self.kept]
 
-# %% ../nbs/62_evaluate.ipynb #bad522c8
+# %% ../nbs/62_evaluate.ipynb #1ec5e7fc
 def pool_of(
     features:Float[np.ndarray, "N F"], # Of real clips
+    scale:Pool|None=None, # Whose mean and spread are the scale; their own unless given
 )->Pool:
     "Scale and Gaussian of a real set"
     features = np.asarray(features, float)
-    mean,spread,kept = features.mean(0),features.std(0)+1e-10,np.ptp(features, axis=0)>0
+    mean,spread,kept = (features.mean(0), features.std(0)+1e-10, np.ptp(features, axis=0)>0) if scale is None else (scale.mean, scale.spread, scale.kept)
     return Pool(mean, spread, kept, gaussian(((features-mean)/spread)[:,kept]))
 
 # %% ../nbs/62_evaluate.ipynb #f430b4a2
@@ -341,7 +342,7 @@ def bootstrap(
             result[name] = Score(value, *(max(float(q), 0.) for q in np.percentile(values, [2.5, 97.5])+shift))
     return result
 
-# %% ../nbs/62_evaluate.ipynb #5534ea30
+# %% ../nbs/62_evaluate.ipynb #aeaf28d2
 def noise_floor(
     references:Described,
     count:int, # Generated clips
@@ -351,9 +352,10 @@ def noise_floor(
     "Real clips against the other real clips"
     rng,some,drawn = np.random.default_rng(seed),min(count, len(references)//2),[]
     if some<2: return {}, some
+    scales = {key: pool_of(values) for key,values in references.features.items()} # A few clips alone give no scale
     for _ in range(draws):
         order = rng.permutation(len(references))
-        pools = {key: pool_of(values[order[some:]]) for key,values in references.features.items()}
+        pools = {key: pool_of(values[order[some:]], scales[key]) for key,values in references.features.items()}
         drawn.append({name: value for name,value in scores(references, pools, order[:some]).items() if name[:4] in ("fid_", "dist")})
     return {name: Score(float(np.mean([d[name] for d in drawn])), *np.percentile([d[name] for d in drawn], [2.5, 97.5]).tolist()) for name in drawn[0]}, some
 
