@@ -8,10 +8,11 @@ __all__ = ['published', 'presets', 'columns', 'TrainConfig', 'learning_rate', 'F
            'velocity_error', 'joint_positions', 'Lesson', 'mean_squared_rate', 'averaged', 'Unaveraged', 'rollout',
            'liveliness', 'shown', 'viewed', 'Examiner', 'choose_device', 'choose_precision', 'join_processes',
            'random_states', 'restore_random_states', 'Run', 'save', 'load', 'read_log', 'write_log', 'set_up',
-           'PlainAttention', 'plain_attention', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time',
-           'Reporter', 'mean_loss', 'report', 'feeding', 'wrapped', 'train', 'main']
+           'PlainAttention', 'plain_attention', 'Product', 'GeluProduct', 'suits', 'gelu_product', 'product', 'quicken',
+           'slow_down', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time', 'Reporter', 'mean_loss',
+           'report', 'feeding', 'wrapped', 'train', 'main']
 
-# %% ../nbs/60_train.ipynb #5675e70a
+# %% ../nbs/60_train.ipynb #a39040c2
 import csv
 import json
 import math
@@ -39,7 +40,7 @@ from .core import FPS, InputError, atomic, require, seed_everything
 from .data.windows import HEARD, SEED, Store, augment_audio, cut, draw, hold_out, statistics
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
-from .models.fact import FACT, FACTConfig
+from .models.fact import FACT, FACTConfig, Linear
 from .motion import Motion
 from .skeleton import SMPL_24
 
@@ -571,7 +572,7 @@ def write_log(
         if new: writer.writeheader()
         writer.writerows([{name: f"{value:.8g}" for name,value in line.items()} for line in lines])
 
-# %% ../nbs/60_train.ipynb #a404fb5a
+# %% ../nbs/60_train.ipynb #0c2276d5
 def set_up(
     store:Store, # To train on
     config:TrainConfig,
@@ -583,6 +584,7 @@ def set_up(
     "Model, lesson, batches and optimiser at step 0"
     seed_everything(config.seed)
     model,stats = FACT(model_config),statistics(store)
+    quicken(model, config)
     if model_config.standardise:
         for name,value in stats.items(): getattr(model, name).copy_(torch.from_numpy(value))
     rate = mean_squared_rate(store, stats["motion_std"] if model_config.standardise else np.ones(225))
@@ -610,6 +612,89 @@ def plain_attention(
     "softmax(q kᵀ · scale) v"
     parts = zip(q.split(windows), k.split(windows), v.split(windows))
     return torch.cat([((a*scale)@b.mT).softmax(-1)@c for a,b,c in parts])
+
+# %% ../nbs/60_train.ipynb #30fa88e6
+class Product(torch.autograd.Function):
+    "`x @ weight.T + bias` by oneDNN, forwards and backwards"
+    @staticmethod
+    def multiply(x, weight, bias=None): return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return Product.multiply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, slope):
+        x,weight = ctx.saved_tensors
+        rows = slope.flatten(0, -2)
+        of_x = Product.multiply(slope, weight.T) if ctx.needs_input_grad[0] else None
+        of_weight = Product.multiply(rows.T, x.flatten(0, -2).T) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
+
+# %% ../nbs/60_train.ipynb #2cb4fd1a
+class GeluProduct(torch.autograd.Function):
+    "`gelu(x) @ weight.T + bias` by oneDNN; the GELU is computed again for the gradients"
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return Product.multiply(F.gelu(x, approximate="tanh"), weight, bias)
+
+    @staticmethod
+    def backward(ctx, slope):
+        x,weight = ctx.saved_tensors
+        rows = slope.flatten(0, -2)
+        of_weight = Product.multiply(rows.T, F.gelu(x, approximate="tanh").flatten(0, -2).T)
+        of_x = torch.ops.aten.gelu_backward(Product.multiply(slope, weight.T), x, approximate="tanh")
+        return of_x, of_weight, rows.sum(0)
+
+# %% ../nbs/60_train.ipynb #9aafece9
+def suits(
+    x:Tensor,
+    weight:Tensor,
+)->bool:
+    "Whether oneDNN's operator takes these"
+    return x.device.type=="cpu" and x.dtype==weight.dtype==torch.float32 and not torch.is_autocast_enabled("cpu")
+
+# %% ../nbs/60_train.ipynb #36dc4472
+def gelu_product(
+    x:Float[Tensor, "*batch I"],
+    weight:Float[Tensor, "O I"],
+    bias:Float[Tensor, "O"]|None,
+)->Float[Tensor, "*batch O"]:
+    "A GELU and a linear layer"
+    return GeluProduct.apply(x, weight, bias) if suits(x, weight) else F.linear(F.gelu(x, approximate="tanh"), weight, bias)
+
+# %% ../nbs/60_train.ipynb #1cccae45
+def product(
+    x:Float[Tensor, "*batch I"],
+    weight:Float[Tensor, "O I"],
+    bias:Float[Tensor, "O"]|None,
+)->Float[Tensor, "*batch O"]:
+    "A linear layer by oneDNN; by torch's own choice wherever that cannot be"
+    return Product.apply(x, weight, bias) if suits(x, weight) else F.linear(x, weight, bias)
+
+# %% ../nbs/60_train.ipynb #7551f770
+def quicken(
+    model:FACT,
+    config:TrainConfig,
+):
+    "Let the products of a model in fp32 go to oneDNN, where this build of torch has it"
+    if config.compile or config.precision!="fp32" or not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")): return
+    for layer in model.modules():
+        if isinstance(layer, Linear): layer.product = product
+    for block in (*model.motion_blocks, *model.audio_blocks, *model.cross_blocks):
+        block.mlp.gelu,block.mlp.fc2.product = nn.Identity(), gelu_product
+
+# %% ../nbs/60_train.ipynb #d87229e3
+def slow_down(
+    model:FACT,
+)->FACT: # The same, as it was made
+    "Undo `quicken`"
+    for layer in model.modules():
+        if isinstance(layer, Linear): layer.__dict__.pop("product", None)
+    for block in (*model.motion_blocks, *model.audio_blocks, *model.cross_blocks): block.mlp.gelu = nn.GELU("tanh")
+    return model
 
 # %% ../nbs/60_train.ipynb #d9870a9f
 def backward(
@@ -778,7 +863,7 @@ def wrapped(
     if world==1: return teach
     return nn.parallel.DistributedDataParallel(teach, [device] if device.type=="cuda" else None, broadcast_buffers=False, gradient_as_bucket_view=True)
 
-# %% ../nbs/60_train.ipynb #1ec4c6cb
+# %% ../nbs/60_train.ipynb #03ea30b4
 def train(
     store:Store, # With the sequences to train on and, unless `valid` is given, those to validate on
     config:TrainConfig,
@@ -813,7 +898,7 @@ def train(
                 run.save(out)
                 saved = time.perf_counter()
             bar.update()
-    return run.average.module.eval()
+    return slow_down(run.average.module).eval()
 
 # %% ../nbs/60_train.ipynb #ef17d744
 def main(arguments:list[str]|None=None):
