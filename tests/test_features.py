@@ -19,7 +19,8 @@ from audio2pose.commands.base import application, ask
 from audio2pose.core import InputError
 from audio2pose.data.keypoints import Keypoints, from_json, keypoint_files, read_keypoints
 from audio2pose.data.synthetic import synthesise
-from audio2pose.extract.features import Clock, Handcrafted, Ledger, MotionBERT, Policy, extract, handcrafted, mend, preprocess, resample, sample_times
+from audio2pose.extract.batch import read_ledger
+from audio2pose.extract.features import Handcrafted, MotionBERT, Policy, Reading, extract, handcrafted, preprocess, resample, sample_times
 from audio2pose.models.motionbert import DSTformer, DSTformerConfig
 
 TINY = DSTformerConfig(width=32, mlp=64, depth=2, heads=8, rep=16)
@@ -197,13 +198,13 @@ BAD = {"nan": "0 joints were seen", "noconf": "0 joints were seen", "joints": "1
 
 @pytest.fixture
 def mixed(tmp_path, tree):
-    "Good clips (one of them of one frame, one of 1,000) beside bad ones"
+    "Good clips (one of them of one frame, one of 600) beside bad ones"
     folder = tmp_path/"mixed"
     folder.mkdir()
     good = read_keypoints(next((tree/"keypoints2d").glob("*.pkl")))[0].points
     np.save(folder/"good.npy", good[:100])
     np.save(folder/"one.npy", good[:1])
-    np.save(folder/"long.npy", np.tile(good, (3, 1, 1))[:1000])
+    np.save(folder/"long.npy", np.tile(good, (2, 1, 1))[:600])
     np.save(folder/"nan.npy", np.full((50, 17, 3), np.nan))
     np.save(folder/"noconf.npy", good[:50]*[1, 1, 0])
     np.save(folder/"joints.npy", np.zeros((50, 12, 3)))
@@ -216,23 +217,28 @@ def mixed(tmp_path, tree):
     return folder
 
 
-def at_60(path): return read_keypoints(path, 60.)
+AT_60 = Reading(fps=60.)
+
+
+def ends(out):
+    "The last line of each clip"
+    return {line["key"]: line for line in read_ledger(out/"ledger.jsonl") if line.get("outcome") not in (None, "begun")}
 
 
 def test_one_line_for_each_clip(mixed, tiny, tmp_path):
-    report = extract(mixed, tmp_path/"out", MotionBERT(tiny), at_60)
-    lines = {line["clip"]: line for line in Ledger(tmp_path/"out/ledger.jsonl").lines}
-    assert (report.made, report.refused)==(3, 8) and len(lines)==11
+    report,_ = extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
+    lines = ends(tmp_path/"out")
+    assert dict(report.outcomes)==dict(made=3, refused=8) and len(lines)==11
     for name,said in BAD.items(): assert said in lines[name]["reason"] and "\n" not in lines[name]["reason"], lines[name]
-    assert [lines[name]["rows"] for name in ("good", "one", "long")]==[36, 1, 358]
+    assert [lines[name]["rows"] for name in ("good", "one", "long")]==[36, 1, 215]
     assert sorted(path.name for path in (tmp_path/"out").glob("*.pt"))==["good.pt", "long.pt", "one.pt"]
-    again = extract(mixed, tmp_path/"out", MotionBERT(tiny), at_60)
-    assert (again.made, again.refused, again.kept)==(0, 0, 11), "nothing twice"
+    again,_ = extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
+    assert not again.outcomes and dict(again.kept)==dict(made=3, refused=8), "nothing twice"
 
 
 def test_files_say_how_they_were_made(mixed, checkpoint, tmp_path):
     model = DSTformer.from_pretrained(checkpoint)
-    extract(mixed/"good.npy", tmp_path/"out", MotionBERT(model), at_60)
+    extract(mixed/"good.npy", tmp_path/"out", MotionBERT(model), AT_60)
     values = torch.load(tmp_path/"out/good.pt", weights_only=True)
     about = json.loads((tmp_path/"out/good.json").read_text())
     assert values.shape==(36, 17*16) and values.dtype==torch.float32
@@ -243,7 +249,7 @@ def test_files_say_how_they_were_made(mixed, checkpoint, tmp_path):
 
 def test_company_does_not_matter(mixed, tiny, tmp_path):
     "All in one batch, or one by one"
-    for name,frames in (("together", 10**6), ("alone", 1)): extract(mixed, tmp_path/name, MotionBERT(tiny, frames=frames), at_60)
+    for name,frames in (("together", 10**6), ("alone", 1)): extract(mixed, tmp_path/name, MotionBERT(tiny, frames=frames), AT_60)
     for name in ("good", "one", "long"):
         a,b = (torch.load(tmp_path/where/f"{name}.pt", weights_only=True) for where in ("together", "alone"))
         assert (a-b).abs().max()<1e-5
@@ -252,17 +258,22 @@ def test_company_does_not_matter(mixed, tiny, tmp_path):
 def test_failure_that_is_not_the_clips_is_tried_again(mixed, tiny, tmp_path):
     class Broken(MotionBERT):
         def __call__(self, clips): raise RuntimeError("out of memory")
-    report = extract(mixed, tmp_path/"out", Broken(tiny), at_60)
-    assert report.made==0
-    report = extract(mixed, tmp_path/"out", MotionBERT(tiny), at_60)
-    assert (report.made, report.kept)==(3, 6), "the six unreadable files are decided; the rest is tried again"
+    report,_ = extract(mixed, tmp_path/"out", Broken(tiny), AT_60)
+    assert report.outcomes["error"]==5 and report.outcomes["refused"]==6
+    report,_ = extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
+    assert report.outcomes["made"]==3 and report.kept["refused"]==6, "the unreadable files are decided; the rest is tried again"
 
 
 def test_lost_file_is_made_again(mixed, tiny, tmp_path):
-    extract(mixed, tmp_path/"out", MotionBERT(tiny), at_60)
+    extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
     (tmp_path/"out/good.pt").unlink()
     (tmp_path/"out/long.pt").write_bytes(b"cut")
-    assert extract(mixed, tmp_path/"out", MotionBERT(tiny), at_60).made==2
+    assert extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)[0].outcomes["made"]==2
+
+
+def test_two_files_of_one_name(mixed, tiny, tmp_path):
+    np.savez(mixed/"good.npz", keypoints=np.zeros((5, 17, 3)))
+    with pytest.raises(InputError, match="two items are called 'good'"): extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
 
 
 def test_ten_thousand_frames(tiny):
@@ -276,43 +287,41 @@ def test_ten_thousand_frames(tiny):
 
 WORKER = """
 import sys, time
-from audio2pose.data.keypoints import read_keypoints
 from audio2pose.extract.features import MotionBERT, extract
 from audio2pose.models.motionbert import DSTformer
 class Slow(MotionBERT):
     def __call__(self, clips):
         time.sleep(.05)
         return super().__call__(clips)
-extract(sys.argv[1], sys.argv[2], Slow(DSTformer.from_pretrained(sys.argv[3]), frames=1), lambda path: read_keypoints(path, 60.))
+extract(sys.argv[1], sys.argv[2], Slow(DSTformer.from_pretrained(sys.argv[3]), frames=1))
 """
 
 
 def test_kill_and_resume(tmp_path, tree, checkpoint):
-    "Killed twice in the middle; in the end every clip was made once and all files are whole"
+    "Killed twice in the middle; in the end every clip was made, all files are whole, and only what was under way was begun twice"
     out,source = tmp_path/"out",tree/"keypoints2d"
     arguments = [sys.executable, "-c", WORKER, str(source), str(out), str(checkpoint)]
+    def made(): return [line["key"] for line in read_ledger(out/"ledger.jsonl") if line.get("outcome")=="made"]
     for count in (3, 10):
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
         deadline = time.monotonic()+60
-        while time.monotonic()<deadline and process.poll() is None and not ((out/"ledger.jsonl").is_file() and (out/"ledger.jsonl").read_bytes().count(b"\n")>=count): time.sleep(.01)
+        while time.monotonic()<deadline and process.poll() is None and len(made())<count: time.sleep(.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    with open(out/"ledger.jsonl", "ab") as ledger: ledger.write(b'{"job": "cut o') # As a stop within a line would leave it
+    before = set(made())
+    with open(out/"ledger.jsonl", "ab") as ledger: ledger.write(b'{"key": "cut o') # As a stop within a line would leave it
     subprocess.run(arguments, check=True)
-    lines = [line for line in Ledger(out/"ledger.jsonl").lines if line["outcome"]=="made"]
-    assert len({line["clip"] for line in lines})==18
-    computed = [line["clip"] for line in lines if not line.get("adopted")]
-    assert len(computed)==len(set(computed)), "nothing twice"
-    for line in lines: assert torch.load(out/line["file"], weights_only=True).shape==(172, 272)
-    assert not [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".") and path.suffix not in (".pt", ".json", ".jsonl") and ".part-" not in str(path)]
+    assert 10<=len(before)<18 and len(made())==len(set(made()))==18, "nothing lost, nothing twice"
+    for key in made(): assert torch.load(out/f"{key}.pt", weights_only=True).shape==(172, 272)
+    assert {path.suffix or path.name for path in out.rglob("*")}=={".pt", ".json", ".jsonl", ".lock"}
 
 
 def test_two_processes_do_not_meet(mixed, tiny, tmp_path):
     import fcntl
     (tmp_path/"out").mkdir()
-    with open(tmp_path/"out/ledger.jsonl", "ab") as held:
+    with open(tmp_path/"out/.lock", "a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process"): extract(mixed, tmp_path/"out", MotionBERT(tiny), at_60)
+        with pytest.raises(InputError, match="is writing there"): extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
 
 
 # ---- the command
@@ -330,7 +339,7 @@ def test_command(app, tree, checkpoint, tmp_path):
     assert code==0 and "18 clips made" in said
     found = np.load(next((tmp_path/"out").glob("*.npz")))
     assert found["features"].shape==(128, 272) and found["features"].dtype==np.float16 and len(found["times"])==128
-    assert "2 files were done before" in ask(app, line)[1]
+    assert "0 clips made, 18 were made before" in ask(app, line)[1]
 
 
 @pytest.mark.parametrize("line,said", [
@@ -349,10 +358,27 @@ def test_nothing_could_be_made(app, tmp_path):
     assert code==2 and "nothing could be made" in answer
 
 
+def test_the_work_travels(tiny, mixed, tmp_path):
+    "To another process it goes pickled"
+    import pickle
+    from audio2pose.extract.features import Extraction, jobs_in
+    work = pickle.loads(pickle.dumps(Extraction(MotionBERT(tiny), tmp_path, AT_60)))
+    assert sum(outcome.outcome=="made" for outcome in work(iter(jobs_in(mixed))))==3
+
+
+@pytest.mark.slow
+def test_command_in_processes(app, tree, checkpoint, tmp_path):
+    "The same files from two workers"
+    for workers in (1, 2): assert ask(app, f"features {tree/'keypoints2d'} --checkpoint {checkpoint} --out {tmp_path/str(workers)} --workers {workers}")[0]==0
+    names = sorted(path.name for path in (tmp_path/"1").glob("*.pt"))
+    assert len(names)==18
+    for name in names: assert (torch.load(tmp_path/"1"/name, weights_only=True)-torch.load(tmp_path/"2"/name, weights_only=True)).abs().max()<1e-5
+
+
 def test_most_of_the_time_is_in_the_network(tree, tmp_path):
     "With a lite network on a processor, by the extraction's own count"
     source = tmp_path/"in"
     source.mkdir()
     for view in read_keypoints(next((tree/"keypoints2d").glob("*.pkl")))[:2]: np.save(source/f"{view.name}.npy", view.points[:243])
-    report = extract(source, tmp_path/"out", MotionBERT(DSTformer.from_pretrained("random-lite")), at_60)
-    assert report.made==2 and report.computing>=.9*report.seconds
+    report,work = extract(source, tmp_path/"out", MotionBERT(DSTformer.from_pretrained("random-lite")), AT_60)
+    assert report.outcomes["made"]==2 and work.computing>=.9*report.seconds

@@ -60,7 +60,7 @@ def loaded_model(
     model = DSTformer.from_pretrained(checkpoint).requires_grad_(False).to(place)
     return model.to_bf16() if precision=="bf16" or precision=="auto" and place.type=="cuda" else model
 
-# %% ../../nbs/85_commands.features.ipynb #0f12f01a
+# %% ../../nbs/85_commands.features.ipynb #7a318147
 Source = Annotated[Path, typer.Argument(help="Folder of keypoint files (.pkl of AIST++, .npy, .npz, .json), or one file.")]
 
 def features(
@@ -80,12 +80,13 @@ def features(
     half:Annotated[bool, typer.Option(help="Store 16 bits.")]=False,
     device:Annotated[str, typer.Option(help="auto, cpu or cuda.")]="auto",
     precision:Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU.")]="auto",
+    workers:Annotated[int, typer.Option(min=1, help="Processes.")]=1,
 ):
     "Features of keypoints. One file per clip and a JSON beside it; a second call does only what is left."
-    from audio2pose.data.keypoints import keypoint_files, read_keypoints
-    from audio2pose.extract.features import Clock, Handcrafted, MotionBERT, Policy, extract
+    from audio2pose.data.keypoints import keypoint_files
+    from audio2pose.extract.features import Clock, Handcrafted, MotionBERT, Policy, Reading, extract
     if kind not in ("motionbert", "handcrafted"): raise InputError(f"--kind {kind}: give motionbert or handcrafted")
-    who,picture_size = chosen_person(person),picture(size)
+    reading = Reading(fps, picture(size), chosen_person(person))
     clock,policy = Clock(rate or None, rows, smooth),Policy(window_box=window_box, compat=compat)
     keypoint_files(keypoints) # Before the weights are read
     if kind=="handcrafted": extractor = Handcrafted("published" if compat else "corrected", clock)
@@ -93,17 +94,19 @@ def features(
         model = loaded_model(checkpoint, device, precision)
         extractor = MotionBERT(model, policy, clock, 7776 if model.pos_embed.is_cuda else 1944)
         if not model.source["sha256"]: typer.echo(f"weights: {model.source['weights']}; the numbers mean nothing")
-    report = extract(keypoints, out, extractor, lambda path: read_keypoints(path, fps, picture_size, who), file, half)
-    tell(report, out)
+    tell(*extract(keypoints, out, extractor, reading, file, half, workers), out)
 
-# %% ../../nbs/85_commands.features.ipynb #0fd85202
+# %% ../../nbs/85_commands.features.ipynb #979b8de8
 def tell(
     report, # From `extract`
+    work, # From `extract`
     out:Path,
 ):
     "What became of the folder; fail if nothing did"
-    speed = f", {report.frames/report.seconds:.0f} frames/s, {report.computing/report.seconds:.0%} of the time in the extractor" if report.made else ""
-    typer.echo(f"{report.made} clips made{speed}; {report.kept} files were done before; {report.refused} refused")
-    if report.refused: typer.echo(f"why: {one_line(str(out/'ledger.jsonl'))}")
+    made,total = report.outcomes["made"],report.total
+    speed = f" ({work.frames/report.seconds:.0f} frames/s, {work.computing/report.seconds:.0%} of the time in the extractor)" if work.frames else ""
+    bad = total["refused"]+total["error"]
+    typer.echo(f"{made} clips made{speed}, {report.kept['made']} were made before, {bad} refused")
+    if bad: typer.echo(f"why: {one_line(str(out/'ledger.jsonl'))}")
     typer.echo(one_line(str(out.absolute())))
-    if report.refused and not report.made and not report.kept: raise InputError(f"{out}: nothing could be made; the reasons are in ledger.jsonl")
+    if not total["made"]: raise InputError(f"{out}: nothing could be made; the reasons are in ledger.jsonl")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['used_points', 'Keypoints', 'as_points', 'sidecar', 'frame_rate', 'in_pixels', 'picture_size', 'read_array',
            'from_array', 'from_aist', 'frame_number', 'person', 'people_in', 'area', 'choose', 'from_json',
-           'read_keypoints', 'keypoint_files']
+           'read_keypoints', 'keypoint_files', 'clip_names']
 
 # %% ../../nbs/25_data.keypoints.ipynb #12afbd89
 import json
@@ -261,3 +261,16 @@ def keypoint_files(
     files = [path for path in found if path.suffix!=".json" or path.with_suffix("") not in arrays]
     if not files: raise InputError(f"{folder}: no keypoint files in it (.pkl, .npy, .npz or .json)")
     return files
+
+# %% ../../nbs/25_data.keypoints.ipynb #8b189205
+def clip_names(
+    path:Path, # A keypoint file, not necessarily a good one
+)->list[str]: # Of the clips that `read_keypoints` will give, if it gives any
+    "Names of the clips in a file"
+    views = 1
+    if path.suffix==".pkl": return [path.stem.replace("cAll", f"c{i+1:02d}") if "cAll" in path.stem else f"{path.stem}_c{i+1:02d}" for i in range(9)]
+    if path.suffix==".npy":
+        try: shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        except (ValueError, OSError, EOFError): shape = () # What is wrong is said when it is read
+        views = shape[0] if len(shape)==4 else 1
+    return [path.stem] if views==1 else [f"{path.stem}_c{i+1:02d}" for i in range(views)]

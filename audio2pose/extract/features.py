@@ -8,17 +8,17 @@ __all__ = ['halpe_to_h36m_weights', 'to_h36m_weights', 'BONES', 'PARTS', 'Policy
            'seed_preprocess', 'at_positions', 'sample_times', 'seed_positions', 'smoothed', 'Clock', 'resample',
            'wrapped', 'bone_angles', 'seed_handcrafted', 'rate_of', 'corrected_handcrafted', 'filled', 'handcrafted',
            'Features', 'MotionBERT', 'encode_clips', 'again_into_box', 'finish', 'seed_resample', 'Handcrafted',
-           'fingerprint', 'write_features', 'Ledger', 'Job', 'jobs_in', 'decided', 'adopted', 'Task', 'Report',
-           'Extraction', 'keep', 'compute', 'tasks_of', 'locked', 'extract', 'next_batch']
+           'write_features', 'jobs_in', 'Reading', 'Task', 'Extraction', 'take_batch', 'refused', 'read', 'compute',
+           'keep', 'extract']
 
-# %% ../../nbs/52_extract.features.ipynb #b745762f
+# %% ../../nbs/52_extract.features.ipynb #1e117a07
 import json
 import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +29,9 @@ from torch import Tensor
 
 from .. import __version__
 from ..core import InputError, atomic
-from ..data.keypoints import Keypoints
+from ..data.keypoints import Keypoints, clip_names, keypoint_files, read_keypoints
+from .batch import Job, Outcome, Report, Seats, carry_out, reason_of, stamp_of, written
 from ..models.motionbert import DSTformer, encode
-from ..models.weights import file_sha256
 from ..skeleton import COCO_17, coco_to_h36m_weights
 
 # %% ../../nbs/52_extract.features.ipynb #c1916999
@@ -444,14 +444,6 @@ class Handcrafted:
             found.append(Features(torch.from_numpy(rows).float(), times, {}))
         return found
 
-# %% ../../nbs/52_extract.features.ipynb #a417c7b6
-def fingerprint(
-    settings:dict,
-)->str: # 16 hexadecimal digits
-    "A short name for how features were made"
-    from hashlib import sha256
-    return sha256(json.dumps([settings, __version__], sort_keys=True, default=str).encode()).hexdigest()[:16]
-
 # %% ../../nbs/52_extract.features.ipynb #061a8691
 def write_features(
     path:str|os.PathLike, # Without suffix
@@ -473,226 +465,137 @@ def write_features(
     with atomic(path.with_name(f"{path.name}.json")) as scratch: scratch.write_text(json.dumps(said, indent=1))
     return file
 
-# %% ../../nbs/52_extract.features.ipynb #4b50a58a
-class Ledger:
-    "What was decided about which clip, one JSON object per line"
-    def __init__(self,
-        path:str|os.PathLike,
-    ):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.lines = []
-        whole = self.path.read_bytes().rpartition(b"\n")[0] if self.path.is_file() else b""
-        for line in whole.splitlines():
-            try: self.lines.append(json.loads(line))
-            except ValueError: continue # Cut off by a stop, then continued
-        self.file = open(self.path, "ab")
-        if self.file.tell() and not self.path.read_bytes().endswith(b"\n"): self.file.write(b"\n")
-
-    def write(self, **line):
-        "Add a line; it is on the disk when this returns"
-        self.lines.append(line)
-        self.file.write(json.dumps(line).encode()+b"\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    def close(self): self.file.close()
-
-# %% ../../nbs/52_extract.features.ipynb #263204f6
-class Job(NamedTuple):
-    "A keypoint file"
-    path:Path
-    name:str # Below the folder, without suffix
-    stamp:str # Changes when the file does
-
-# %% ../../nbs/52_extract.features.ipynb #e20f75a5
+# %% ../../nbs/52_extract.features.ipynb #01ec469a
 def jobs_in(
-    folder:str|os.PathLike, # Or one file
-    files:list[Path], # From `keypoint_files`
-)->list[Job]:
-    "A job for each file; two files that would be written over each other are refused"
-    folder = Path(folder)
-    found = {}
-    for path in files:
-        name = path.stem if path==folder else str(path.relative_to(folder).with_suffix(""))
-        if name in found: raise InputError(f"{path}: {found[name].path.name} beside it would give a file of the same name; keep one of them")
-        stat = path.stat()
-        found[name] = Job(path, name, f"{stat.st_size}-{stat.st_mtime_ns}")
-    return list(found.values())
+    folder:str|os.PathLike, # Of keypoint files, or one of them
+)->list[Job]: # The clips' names are the keys
+    "A job for each file below a folder"
+    folder,found = Path(folder),[]
+    for path in keypoint_files(folder):
+        below = Path() if path==folder else path.parent.relative_to(folder)
+        found.append(Job(str(path), {(below/name).as_posix(): name for name in clip_names(path)}, stamp_of(path)))
+    return found
 
-# %% ../../nbs/52_extract.features.ipynb #02151e5b
-def decided(
-    lines:list[dict], # Of a ledger
-    out:Path,
-    made:str, # Fingerprint of the settings
-)->set[tuple[str, str]]: # Names and stamps of the jobs that need not be done again
-    "Jobs of which every clip is refused, or made and still there; what failed for other reasons is tried again"
-    clips = {}
-    for line in lines:
-        if line.get("made")==made: clips.setdefault((line["job"], line["stamp"]), {})[line["clip"]] = line
-    def good(line): return line["outcome"]=="refused" or line["outcome"]=="made" and (out/line["file"]).is_file() and (out/line["file"]).stat().st_size==line["bytes"]
-    return {job for job,found in clips.items() if all(map(good, found.values())) and len(found)==next(iter(found.values()))["of"]}
+# %% ../../nbs/52_extract.features.ipynb #54e95ae5
+@dataclass(frozen=True)
+class Reading:
+    "How keypoint files are read"
+    fps:float|None = None # Frames per second, where the files do not say it
+    size:tuple[int, int]|None = None # Of the picture, px, where coordinates are fractions of it
+    who:int|str|None = None # A track number or "largest", where there are several people
+    limit:int|None = None # Frames that are taken of each clip
 
-# %% ../../nbs/52_extract.features.ipynb #c676dc39
-def adopted(
-    path:Path, # Of the features, without suffix
-    job:Job,
-    made:str, # Fingerprint of the settings
-    kind:str, # "pt" or "npz"
-)->int|None: # Bytes of the file, if it is what would be made
-    "Whether features are there and whole"
-    try: said = json.loads(path.with_name(f"{path.name}.json").read_text())
-    except (OSError, ValueError): return None
-    file = path.with_name(f"{path.name}.{kind}")
-    whole = said.get("made")==made and said.get("stamp")==job.stamp and file.is_file() and file.stat().st_size==said.get("bytes")
-    return said["bytes"] if whole else None
+    def __call__(self, path):
+        "Its clips, by name"
+        return {clip.name: replace(clip, points=clip.points[:self.limit]) for clip in read_keypoints(path, self.fps, self.size, self.who)}
 
-# %% ../../nbs/52_extract.features.ipynb #d77c66b3
+# %% ../../nbs/52_extract.features.ipynb #b64cc2c0
 class Task(NamedTuple):
     "A clip that is to be made"
-    job:Job
+    key:str # The file to be made, without suffix
     clip:Keypoints
-    of:int # Clips of the job
 
-# %% ../../nbs/52_extract.features.ipynb #18cc3648
-@dataclass
-class Report:
-    "What became of a folder"
-    made:int = 0 # Clips
-    refused:int = 0 # Clips, or files that could not be read
-    kept:int = 0 # Files that were decided before
-    frames:int = 0 # Of the clips that were made
-    seconds:float = 0. # Wall clock
-    computing:float = 0. # Seconds thereof in the extractor
-
-# %% ../../nbs/52_extract.features.ipynb #9fdbc512
+# %% ../../nbs/52_extract.features.ipynb #b31456e5
 @dataclass
 class Extraction:
-    "A pass over a folder, and where it stands"
+    "The work: keypoint files to feature files"
     extractor:Callable # `MotionBERT` or `Handcrafted`
     out:Path
-    ledger:Ledger
-    made:str # Fingerprint of the settings
+    reading:Reading = Reading()
     kind:str = "pt" # or "npz"
-    half:bool = False
-    report:Report = field(default_factory=Report)
+    half:bool = False # Store 16 bits
+    computing:float = 0. # Seconds spent in the extractor, in this process
+    frames:int = 0 # Of the clips that were made, in this process
 
-    def place(self, task): return self.out/Path(task.job.name).parent/task.clip.name
+    def __call__(self, jobs:Iterator[Job])->Iterator[Outcome]:
+        enough,waiting = getattr(self.extractor, "frames", 1),[]
+        for job in jobs:
+            for found in self.read(job):
+                if isinstance(found, Outcome): yield found
+                else: waiting.append(found)
+            while waiting and sum(len(task.clip) for task in waiting)>=enough: yield from self.compute(take_batch(waiting, enough))
+        while waiting: yield from self.compute(take_batch(waiting, enough))
 
-    def note(self, task, outcome, **more):
-        "One line for one clip"
-        self.ledger.write(job=task.job.name, clip=task.clip.name, of=task.of, stamp=task.job.stamp, made=self.made, outcome=outcome, **more)
+# %% ../../nbs/52_extract.features.ipynb #1e36e127
+def take_batch(
+    waiting:list[Task], # Those taken leave it
+    frames:int, # That make a batch
+)->list[Task]: # At least one
+    "As many clips as make a batch"
+    taken = []
+    while waiting and sum(len(task.clip) for task in taken)<frames: taken.append(waiting.pop(0))
+    return taken
 
-    def refuse(self, task, error):
-        "A line for what is wrong with a clip, or, for next time, with this computer"
-        self.report.refused += 1
-        expected = isinstance(error, InputError)
-        text = str(error).removeprefix(f"{task.clip.source}: ") if expected else f"{type(error).__name__}: {error}"
-        self.note(task, "refused" if expected else "failed", reason=" ".join(text.split())[:500])
+# %% ../../nbs/52_extract.features.ipynb #8143e0eb
+def refused(
+    key:str,
+    error:Exception,
+    source:str, # Its file, which the ledger names already
+)->Outcome:
+    "What is wrong with a clip is a decision; what is wrong with this computer is tried again"
+    reason = reason_of(error).removeprefix(f"{source}: ")
+    return Outcome(key, "refused" if isinstance(error, InputError) else "error", reason)
 
-# %% ../../nbs/52_extract.features.ipynb #4e0cee82
-def keep(self:Extraction,
-    task:Task,
-    features:Features,
-):
-    "Write the features of a clip, then its line"
-    clip = task.clip
-    info = dict(name=clip.name, source=clip.source, stamp=task.job.stamp, clip=dict(frames=len(clip), fps=clip.fps, layout=clip.layout), made=self.made, settings=self.extractor.settings, audio2pose=__version__)
-    file = write_features(self.place(task), features, info, self.kind, self.half)
-    self.report.made += 1
-    self.report.frames += len(clip)
-    self.note(task, "made", file=str(file.relative_to(self.out)), bytes=file.stat().st_size, rows=len(features.values))
+# %% ../../nbs/52_extract.features.ipynb #2baef1fa
+def read(self:Extraction,
+    job:Job,
+)->Iterator[Task|Outcome]:
+    "The clips of a file that are wanted, or why there are none"
+    try: clips = self.reading(Path(job.name))
+    except Exception as error: # Whatever a file does, it must not cost the others
+        yield from (refused(key, error, job.name) for key in job.parts)
+        return
+    for key,name in job.parts.items():
+        if name in clips: yield Task(key, clips[name])
+        else: yield Outcome(key, "refused", f"there is no such view in the file, which has {len(clips)}")
 
-Extraction.keep = keep
+Extraction.read = read
 
-# %% ../../nbs/52_extract.features.ipynb #b098967e
+# %% ../../nbs/52_extract.features.ipynb #f3ffa708
 def compute(self:Extraction,
     tasks:list[Task],
-):
-    "Make the features of some clips; if that fails, of each alone"
+)->Iterator[Outcome]:
+    "Make and keep the features of some clips; if that fails, of each alone"
     start = time.perf_counter()
     try: found = self.extractor([task.clip for task in tasks])
-    except Exception as error: # A bad clip, too little memory for all at once, or a mistake of ours: none may cost the others
-        self.report.computing += time.perf_counter()-start
-        if len(tasks)==1: return self.refuse(tasks[0], error)
-        for task in tasks: self.compute([task])
+    except Exception as error: # A bad clip, too little memory for all at once, or a mistake of ours
+        self.computing += time.perf_counter()-start
+        if len(tasks)==1: yield refused(tasks[0].key, error, tasks[0].clip.source)
+        else:
+            for task in tasks: yield from self.compute([task])
         return
-    self.report.computing += time.perf_counter()-start
-    for task,features in zip(tasks, found): self.keep(task, features)
+    self.computing += time.perf_counter()-start
+    for task,features in zip(tasks, found): yield self.keep(task, features)
 
 Extraction.compute = compute
 
-# %% ../../nbs/52_extract.features.ipynb #22e2dbd3
-def tasks_of(self:Extraction,
-    job:Job,
-    read:Callable, # Path → clips
-)->list[Task]: # Those that are still to be made
-    "Read a file; what cannot be read gets its line"
-    try: clips = read(job.path)
-    except InputError as error:
-        self.refuse(Task(job, Keypoints(np.empty((0, 17, 3)), 1., job.path.stem, source=str(job.path)), 1), error)
-        return []
-    found = []
-    for clip in clips:
-        task = Task(job, clip, len(clips))
-        size = adopted(self.place(task), job, self.made, self.kind)
-        if size is None: found.append(task)
-        else: self.note(task, "made", file=str(self.place(task).with_name(f"{clip.name}.{self.kind}").relative_to(self.out)), bytes=size, adopted=True)
-    return found
+# %% ../../nbs/52_extract.features.ipynb #f98370ce
+def keep(self:Extraction,
+    task:Task,
+    features:Features,
+)->Outcome:
+    "Write the features of a clip"
+    clip = task.clip
+    info = dict(name=clip.name, source=clip.source, clip=dict(frames=len(clip), fps=clip.fps, layout=clip.layout), settings=self.extractor.settings, audio2pose=__version__)
+    file = write_features(self.out/task.key, features, info, self.kind, self.half)
+    self.frames += len(clip)
+    return Outcome(task.key, "made", files=written(self.out, file, file.with_suffix(".json")), info=dict(rows=len(features.values)))
 
-Extraction.tasks_of = tasks_of
+Extraction.keep = keep
 
-# %% ../../nbs/52_extract.features.ipynb #b189ebff
-def locked(
-    ledger:Ledger,
-):
-    "Refuse a folder that another process is filling"
-    import fcntl
-    try: fcntl.flock(ledger.file, fcntl.LOCK_EX|fcntl.LOCK_NB)
-    except OSError: raise InputError(f"{ledger.path.parent}: another process is writing there; wait for it, or choose another folder") from None
-
-# %% ../../nbs/52_extract.features.ipynb #21e3e15a
+# %% ../../nbs/52_extract.features.ipynb #39803531
 def extract(
     folder:str|os.PathLike, # Of keypoint files, or one of them
     out:str|os.PathLike, # Folder of the features and of `ledger.jsonl`
     extractor:Callable, # `MotionBERT` or `Handcrafted`
-    read:Callable|None=None, # Path → clips; `read_keypoints` unless given
+    reading:Reading=Reading(),
     kind:str="pt", # or "npz"
     half:bool=False, # Store 16 bits
+    workers:int=1, # Processes; 1: this one
     progress:bool|None=None, # A bar; None: only on a terminal
-)->Report:
+)->tuple[Report, Extraction]: # What became of the clips, and the work with its times
     "Features of every clip in a folder; a second call does only what is left"
-    from tqdm import tqdm
-    from audio2pose.data.keypoints import keypoint_files, read_keypoints
     if kind not in ("pt", "npz"): raise InputError(f'extract: kind must be "pt" or "npz", got {kind!r}')
-    start,out = time.perf_counter(),Path(out)
-    jobs = jobs_in(folder, keypoint_files(folder))
-    extraction = Extraction(extractor, out, Ledger(out/"ledger.jsonl"), fingerprint(dict(extractor.settings, kind_of_file=kind, half=half)), kind, half)
-    try:
-        locked(extraction.ledger)
-        done = decided(extraction.ledger.lines, out, extraction.made)
-        todo = [job for job in jobs if (job.name, job.stamp) not in done]
-        extraction.report.kept = len(jobs)-len(todo)
-        waiting,frames = [],getattr(extractor, "frames", 1)
-        for job in tqdm(todo, desc="features", unit="file", disable=None if progress is None else not progress, leave=False):
-            waiting += extraction.tasks_of(job, read or read_keypoints)
-            while waiting and sum(len(task.clip) for task in waiting)>=frames: waiting = extraction.next_batch(waiting, frames)
-        while waiting: waiting = extraction.next_batch(waiting, frames)
-    finally: extraction.ledger.close()
-    extraction.report.seconds = time.perf_counter()-start
-    return extraction.report
-
-# %% ../../nbs/52_extract.features.ipynb #f0a7b41e
-def next_batch(self:Extraction,
-    waiting:list[Task],
-    frames:int, # That make a batch
-)->list[Task]: # Those that still wait
-    "Compute as many clips as make a batch, at least one"
-    count,total = 0,0
-    while count<len(waiting) and total<frames:
-        total += len(waiting[count].clip)
-        count += 1
-    self.compute(waiting[:count])
-    return waiting[count:]
-
-Extraction.next_batch = next_batch
+    work = Extraction(extractor, Path(out), reading, kind, half)
+    settings = dict(extractor.settings, reading=asdict(reading), file=kind, half=half)
+    return carry_out(jobs_in(folder), work, out, settings, "here" if workers==1 else "processes", Seats(workers), progress=progress), work
