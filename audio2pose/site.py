@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMULA', 'Page', 'open_page', 'find_pages', 'with_formulas', 'page_links', 'body_html', 'Entry', 'read_entry',
            'read_module', 'module_name', 'reference_html', 'search_entries', 'menu_html', 'index_html', 'write_page',
-           'Links', 'broken_links', 'build', 'finish_site', 'main']
+           'Links', 'broken_links', 'build', 'code_colours', 'finish_site', 'main']
 
 # %% ../nbs/91_site.ipynb #5a9a8f51
 import ast
@@ -243,7 +243,14 @@ def build(
     finish_site(out, index_html(pages), menu, index, (nbs or package.parent/"nbs")/"images")
     return broken_links(out)
 
-# %% ../nbs/91_site.ipynb #8c567eb4
+# %% ../nbs/91_site.ipynb #9cd67c72
+def code_colours()->str: # CSS
+    "Colours of code in light and in dark"
+    formatter = require("pygments.formatters", "docs").HtmlFormatter
+    light,dark = (formatter(style=style, nobackground=True).get_style_defs(".highlight") for style in ("friendly", "github-dark"))
+    return f"\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}\n"
+
+# %% ../nbs/91_site.ipynb #cd4db1d5
 def finish_site(
     out:Path,
     front:str, # HTML
@@ -253,7 +260,8 @@ def finish_site(
 ):
     "Front page, style, search and pictures"
     write_page(out, "index.html", "audio2pose", front, menu)
-    for name in ("style.css", "search.js"): shutil.copyfile(asset(f"site/{name}"), out/name)
+    shutil.copyfile(asset("site/search.js"), out/"search.js")
+    (out/"style.css").write_text(asset("site/style.css").read_text(encoding="utf-8")+code_colours(), encoding="utf-8")
     (out/"search-index.js").write_text(f"const INDEX = {json.dumps(index)};\n", encoding="utf-8")
     if images.is_dir(): shutil.copytree(images, out/"images", dirs_exist_ok=True)
 

@@ -163,8 +163,8 @@ def widest(
     positions = motion.positions()[:max(1, len(motion)//2)]
     return float(np.linalg.norm(positions[:, [22, 23, 10, 11]]-positions[:, :1], axis=-1).sum(1).argmax()/motion.fps)
 
-# %% ../nbs/74_widget.ipynb #40691baf
-EXCERPT = 20. # s
+# %% ../nbs/74_widget.ipynb #6aaaee39
+EXCERPT = 15. # s
 
 def excerpt(
     motions:Motion|Sequence[Motion],
@@ -299,23 +299,22 @@ def named(self:Dancer)->str:
 
 Dancer.__repr__ = named
 
-# %% ../nbs/74_widget.ipynb #34dc0103
+# %% ../nbs/74_widget.ipynb #63b307ee
 class Stack:
     "Widgets below one another, and what is left of them without a kernel"
     def __init__(self,
         parts:list, # Widgets
         text:str, # What stands where nothing can be shown
         picture:Callable[[], bytes], # JPEG, asked when it is shown
-        page:Callable[[], str], # HTML, likewise
     ):
-        self.parts,self.text,self.picture,self.page = parts,text,picture,page
+        self.parts,self.text,self.picture = parts,text,picture
         if not stills_only(): self.box = require("ipywidgets", "lab").VBox(parts)
 
     def __repr__(self): return self.text
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         rest = {"image/jpeg": base64_text(self.picture()), "text/plain": self.text}
-        return rest if stills_only() else self.box._repr_mimebundle_()|rest|{"text/html": self.page()}
+        return rest if stills_only() else self.box._repr_mimebundle_()|rest
 
 # %% ../nbs/74_widget.ipynb #22b51236
 def cursor_figure(
@@ -362,7 +361,7 @@ def figure_png(
     require("matplotlib.pyplot", "lab").close(figure)
     return out.getvalue()
 
-# %% ../nbs/74_widget.ipynb #83484a34
+# %% ../nbs/74_widget.ipynb #f1e4ad4b
 def explorer(
     dancer:Dancer,
     *panels:Panel, # From top to bottom
@@ -371,9 +370,8 @@ def explorer(
     if not panels: raise InputError("explorer: no panels; give for instance plot.joint_speeds(motion)")
     motion,audio,beats,title,names = dancer.luggage
     picture = lambda: below(still(motion, names=names, title=title), figure_png(draw(*panels, seconds=12, width=8)))
-    page = lambda: fallback_html(excerpt(motion, audio, beats, title, names), picture(), dancer.height)
     parts = [] if stills_only() else [dancer, cursor_figure(dancer, panels)]
-    return Stack(parts, f"{dancer!r} above {len(panels)} panels", picture, page)
+    return Stack(parts, f"{dancer!r} above {len(panels)} panels", picture)
 
 # %% ../nbs/74_widget.ipynb #29a656aa
 class SongBox(anywidget.AnyWidget):
@@ -417,7 +415,7 @@ def use(self:SongBox,
 
 SongBox.use = use
 
-# %% ../nbs/74_widget.ipynb #f107ae4a
+# %% ../nbs/74_widget.ipynb #08c439e3
 def dance_floor(
     dance:Callable, # Song file -> Motion, such as `audio2pose.dance`
     first:Motion, # To be seen until then
@@ -432,4 +430,4 @@ def dance_floor(
         dancer.show(motion, (y, sr), beats(y, sr), name)
         return f"{name}: {motion.seconds:.1f} s danced. Press play."
     box = SongBox(take)
-    return Stack([box, dancer], "A song box above a dancer", lambda: still(first), lambda: fallback_html(excerpt(first, audio, None, "", []), still(first), dancer.height))
+    return Stack([box, dancer], "A song box above a dancer", lambda: still(first))
