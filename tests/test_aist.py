@@ -25,7 +25,7 @@ from audio2pose.data.synthetic import synthesise
 from audio2pose.data.verify import inspect_file, verify
 from audio2pose.motion import Motion
 
-COMMAND = [sys.executable, "-m", "audio2pose.cli"]
+COMMAND = [sys.executable, "-c", "import sys; from audio2pose.cli import main; sys.exit(main())"]
 
 
 # ---- names and splits

@@ -148,7 +148,7 @@ def open_at(
     except (OSError, http.client.HTTPException) as error: raise Later(str(getattr(error, "reason", None) or error) or type(error).__name__) from None
     except ValueError as error: raise Refused(str(error)) from None
 
-# %% ../../nbs/28_data.download.ipynb #53994a97
+# %% ../../nbs/28_data.download.ipynb #0c4ccabd
 PIECE = 1<<16 # Bytes read at a time
 
 def attempt(
@@ -156,6 +156,7 @@ def attempt(
     part:Path, # What is there of it; grows
     limit:RateLimit,
     timeout:float, # s without a byte
+    stop:threading.Event, # Set by whoever wants an end
 ):
     "Fetch what is missing of a file, once"
     note = part.with_name(part.name+".tag")
@@ -168,20 +169,22 @@ def attempt(
         if tag and not tag.startswith("W/"): note.write_text(tag)
         else: note.unlink(missing_ok=True)
         promised = response.headers.get("Content-Length")
-        arrived = receive(response, part, "ab" if going_on else "wb", limit)
+        arrived = receive(response, part, "ab" if going_on else "wb", limit, stop)
     if promised and promised.isdigit() and arrived<int(promised): raise Later(f"it ended after {arrived} of {promised} bytes")
 
-# %% ../../nbs/28_data.download.ipynb #5065204a
+# %% ../../nbs/28_data.download.ipynb #28cb43dc
 def receive(
     response, # Open
     part:Path,
     mode:str, # "ab" to go on, "wb" to begin
     limit:RateLimit,
+    stop:threading.Event,
 )->int: # Bytes that came
     "Write what comes"
     arrived = 0
     with open(part, mode) as file:
         while True:
+            if stop.is_set(): raise Later("stopped")
             try: piece = response.read1(PIECE)
             except (http.client.HTTPException, ConnectionError, TimeoutError, socket.timeout) as error: raise Later(f"the connection broke ({type(error).__name__})") from None
             if not piece: return arrived
@@ -232,7 +235,7 @@ def forget(part:Path):
     "Remove a part and its tag"
     for path in (part, part.with_name(part.name+".tag")): path.unlink(missing_ok=True)
 
-# %% ../../nbs/28_data.download.ipynb #7cf6a99f
+# %% ../../nbs/28_data.download.ipynb #a89f7754
 def fetch(
     item:Item,
     manner:Manner=Manner(),
@@ -245,7 +248,7 @@ def fetch(
     for tries in range(1, manner.tries+1):
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            attempt(item, part, limit, manner.timeout)
+            attempt(item, part, limit, manner.timeout, stop)
             return finish(item, part, tries)
         except Refused as error: return Fetched(item.url, item.path.name, "failed", tries=tries, why=str(error))
         except OSError as error: return Fetched(item.url, item.path.name, "failed", tries=tries, why=f"cannot write it: {error.strerror or error}")

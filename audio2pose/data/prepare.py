@@ -10,8 +10,9 @@ __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'Survey', 'songs_in', 'files_of
            'write_windows', 'alone_in', 'check_kept', 'Prepared', 'report', 'prepare_songs', 'OrEmpty', 'prepare_clips',
            'prepare_with', 'read_records', 'prepare', 'load_windows', 'inventory']
 
-# %% ../../nbs/26_data.prepare.ipynb #6b8b4e53
+# %% ../../nbs/26_data.prepare.ipynb #fbc97b4b
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -125,7 +126,7 @@ def fresh(
     except FileNotFoundError: return False
     return all(source is None or source.stat().st_mtime_ns<=oldest for source in sources)
 
-# %% ../../nbs/26_data.prepare.ipynb #f34326e4
+# %% ../../nbs/26_data.prepare.ipynb #66e01723
 WAV_SR = 16000 # Hz, of the wav files
 
 def write_wav(
@@ -134,7 +135,9 @@ def write_wav(
 ):
     "Write 16-bit mono at 16 kHz"
     import soundfile
-    with atomic(path) as scratch: soundfile.write(scratch, y, WAV_SR, subtype="PCM_16")
+    content = io.BytesIO() # soundfile hides why a file cannot be written
+    soundfile.write(content, y, WAV_SR, subtype="PCM_16", format="WAV")
+    with atomic(path) as scratch: scratch.write_bytes(content.getvalue())
 
 def write_array(
     path:Path,
