@@ -482,7 +482,7 @@ def ablation_tables()->dict[str, list[Row]]: # "attention" and "fusion"
     for row in rows_of("fact-ablations"): found.setdefault(row.settings["ablation"], []).append(row)
     return found
 
-# %% ../nbs/62_evaluate.ipynb #428e5b33
+# %% ../nbs/62_evaluate.ipynb #fe4bc23e
 @dataclass
 class Evaluation:
     "A table, and all that is needed to read it"
@@ -495,6 +495,9 @@ class Evaluation:
 
     @property
     def columns(self): return [name for name in columns_of(self.protocol) if any(name in row.scores for row in self.table)]
+
+    @property
+    def notes(self): return [f"{', '.join(row.name for row in self.table if row.note==note)}: {note}." for note in dict.fromkeys(row.note for row in self.table if row.note)]
 
 # %% ../nbs/62_evaluate.ipynb #ef76311f
 def moving_baselines(
@@ -526,7 +529,7 @@ def hearing_baselines(
         found[name] = Described(list(clips), {}, blank|dict(zip(("beat_motion", "beat_music"), each.mean(0).T)))
     return found
 
-# %% ../nbs/62_evaluate.ipynb #5fd1d559
+# %% ../nbs/62_evaluate.ipynb #51170696
 def sample_doubts(
     protocol:Protocol,
     generated:int, # Clips
@@ -534,10 +537,9 @@ def sample_doubts(
 )->list[str]:
     "Are there enough clips for the statistic?"
     sizes,told = {"kinetic": 72, "geometric": 32},[]
-    for key in protocol.features:
-        dims = sizes[protocol.features[key][0]]
-        for count,who in ((generated, "generated clips"), (references, "references")):
-            if count<=dims: told.append(f"{count} {who} cannot fill the {dims} dimensions of {columns[f'fid_{key}'].title}: read it beside the noise floor, and compare it only with scores of equally many clips.")
+    for count,who in ((generated, "generated clips"), (references, "references")):
+        small = [f"{columns[f'fid_{key}'].title} ({sizes[kind]})" for key,(kind,_) in protocol.features.items() if count<=sizes[kind]]
+        if small: told.append(f"{count} {who} cannot fill the dimensions of {', '.join(small)}: read these beside the noise floor, and compare them only with scores of equally many clips.")
     if protocol.name!="corrected" and references!=1320: told.append(f"The published rows were made against {protocol.pool}; here are {references} references. Compare with them only if these are that set.")
     return told
 
@@ -675,7 +677,7 @@ def heads(self:Evaluation)->list[str]:
 
 Evaluation.heads = heads
 
-# %% ../nbs/62_evaluate.ipynb #832dba14
+# %% ../nbs/62_evaluate.ipynb #18eda6f1
 def to_markdown(self:Evaluation)->str:
     "The table with intervals, notes and sources"
     sources = list(dict.fromkeys(row.source for row in self.table if row.source))
@@ -684,7 +686,7 @@ def to_markdown(self:Evaluation)->str:
         name = f"**{row.name}**" if row.kind=="generated" else row.name
         lines.append(f"| {name} | {row.clips or '-'} | "+" | ".join(cell(row.scores.get(column), column) for column in self.columns)+f" | {f'[{sources.index(row.source)+1}]' if row.source else 'here'} |")
     lines += ["", f"95 % intervals over the choice of clips. \\* the direction this protocol publishes. Protocol: {self.protocol.source}.", ""]
-    lines += [f"- {text}" for text in self.warnings]+[f"- {row.name}: {row.note}." for row in self.table if row.note]+[f"- left out: {text}" for text in self.left_out]
+    lines += [f"- {text}" for text in [*self.warnings, *self.notes]]+[f"- left out: {text}" for text in self.left_out]
     return "\n".join([*lines, "", *[f"{i+1}. {source}" for i,source in enumerate(sources)], ""])
 
 Evaluation.to_markdown = to_markdown
@@ -715,23 +717,23 @@ def to_text(self:Evaluation)->str:
 
 Evaluation.to_text = to_text
 
-# %% ../nbs/62_evaluate.ipynb #d8e70570
+# %% ../nbs/62_evaluate.ipynb #c58989dc
 kind_colours = {"generated": "#c8553d", "real": "#4f8a5b", "baseline": "#8a8a8a", "published": "#2e6f9e"}
 
 def plot(self:Evaluation): # matplotlib figure
     "Every score with its interval, one panel for each column"
     rows,names = self.table[::-1],self.columns
-    figure,axes = require("matplotlib.pyplot", "plot").subplots(1, len(names), figsize=(2.2+1.25*len(names), .6+.2*len(rows)), sharey=True, squeeze=False, layout="constrained")
+    figure,axes = require("matplotlib.pyplot", "plot").subplots(1, len(names), figsize=(3+1.25*len(names), .8+.22*len(rows)), sharey=True, squeeze=False, layout="constrained")
     for ax,name,title in zip(axes[0], names, self.heads()):
         for i,row in enumerate(rows):
             if (score := row.scores.get(name)) is None: continue
             if score.low is not None: ax.plot([score.low, score.high], [i, i], color=kind_colours[row.kind], lw=2, alpha=.45)
             ax.plot(score.value, i, "o", ms=4, color=kind_colours[row.kind])
         if "real" in (kinds := {row.kind: row for row in rows}) and name in kinds["real"].scores: ax.axvline(kinds["real"].scores[name].value, color=kind_colours["real"], lw=.7, ls=":")
-        ax.set_title(title, fontsize=7)
-        ax.tick_params(labelsize=6)
+        ax.set_title(title.replace(" music", "\nmusic").replace(" (", "\n("), fontsize=9)
+        ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0,0].set_yticks(range(len(rows)), [row.name for row in rows], fontsize=7)
+    axes[0,0].set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
     return figure
 
 Evaluation.plot = plot

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph
 from audio2pose.metrics.beat import beat_align, beat_margin, beat_score, kinematic_beats, shifted_beats
-from audio2pose.metrics.contact import contact_summary, exploded, foot_skating, freezing, jerk, liveliness, penetration, pfc
+from audio2pose.metrics.contact import contact_summary, exploded, foot_skating, foot_slides, freezing, jerk, liveliness, penetration, pfc, sliding_contacts
 from audio2pose.metrics.motion import diversity, extractors, frechet_distance, geometric_features, kinetic_features
 from audio2pose.skeleton import SMPL_24, rest_positions
 
@@ -195,10 +195,23 @@ def test_diagonal_slide_is_caught_only_when_fixed():
     assert foot_skating(slide, 60)>.95
 
 
+@quick
+@given(seeds)
+def test_pooled_contacts_lie_between_the_feet(seed):
+    p = walk(seed)
+    slides,down = foot_slides(p, 60)
+    pooled = sliding_contacts(p, 60)
+    if not down.any(): assert np.isnan(pooled)
+    else:
+        each = [slides[:, k].sum()/down[:, k].sum() for k in range(2) if down[:, k].any()]
+        assert min(each)-1e-12<=pooled<=max(each)+1e-12
+        assert pooled==pytest.approx(slides.sum()/down.sum()) and contact_summary(p, 60)["sliding_contacts"]==pooled
+
+
 @pytest.mark.parametrize("frames", [0, 1, 2, 3])
 def test_hardly_any_frames(frames):
     summary = contact_summary(walk(0, 4)[:frames], 60)
-    assert set(summary)=={"pfc", "foot_skating", "freezing", "liveliness", "penetration", "jerk", "exploded"}
+    assert set(summary)=={"pfc", "foot_skating", "sliding_contacts", "freezing", "liveliness", "penetration", "jerk", "exploded"}
 
 
 def test_freezing_ignores_short_stops():
@@ -217,24 +230,3 @@ def test_wrong_names_are_told():
     p = walk(1)
     for call in (lambda: kinetic_features(p, variant="x"), lambda: geometric_features(p, variant="x"), lambda: kinematic_beats(p, 60, "x"), lambda: foot_skating(p, 60, "x")):
         with pytest.raises(InputError, match="'x'"): call()
-
-
-# ---- speed
-
-def geometric_by_loop(p):
-    return np.mean([geometric_features(p[t-1:t+1]) for t in range(1, len(p))], 0)
-
-
-@pytest.mark.benchmark
-def test_thirty_times_faster_than_a_loop(dance):
-    "Whole clips at once against one frame at a time, in one run"
-    from time import perf_counter
-    p = dance.positions()[:720]
-    def seconds(work, times):
-        start = perf_counter()
-        for _ in range(times): work(p)
-        return (perf_counter()-start)/times
-    fast = min(seconds(lambda x: (kinetic_features(x), geometric_features(x)), 5) for _ in range(3))
-    slow = seconds(lambda x: (kinetic_by_loop(x), geometric_by_loop(x)), 1)
-    np.testing.assert_allclose(geometric_by_loop(p), geometric_features(p), atol=1e-5)
-    assert slow/fast>30, f"only {slow/fast:.0f} times"

@@ -56,16 +56,16 @@ def score(
             results[-1].left_out[:0] = told
     return results
 
-# %% ../../nbs/84_commands.evaluate.ipynb #2f6be353
+# %% ../../nbs/84_commands.evaluate.ipynb #ceced95a
 def tell(
     evaluation, # Evaluation
 )->str:
     "A table for the terminal, with what must be known to read it"
-    notes = [f"  {text}" for text in evaluation.warnings]+[f"  {row.name}: {row.note}." for row in evaluation.table if row.note]
+    notes = [f"  {text}" for text in [*evaluation.warnings, *evaluation.notes]]
     lost = [f"  {text}" for text in evaluation.left_out]
     return "\n".join([evaluation.to_text(), "", *notes, *(["left out:", *lost] if lost else []), ""])
 
-# %% ../../nbs/84_commands.evaluate.ipynb #7614f382
+# %% ../../nbs/84_commands.evaluate.ipynb #3c731440
 app = application("Score dances.")
 
 @app.command("evaluate")
@@ -74,7 +74,7 @@ def evaluate(
     reference:Annotated[Path, typer.Option(help="Folder of real dances, in the same formats.")],
     music:Annotated[Path|None, typer.Option(help="Folder of their songs, named like the dances or like the music in their AIST++ names; without it, no beat alignment.", show_default=False)]=None,
     protocol:Annotated[list[str]|None, typer.Option(help="mint-2021, bailando-2022 or corrected; may be repeated.", show_default="both published ones")]=None,
-    skip:Annotated[float|None, typer.Option(min=0, help="Seconds at the beginning of each dance that are seed and not scored.", show_default="as in the protocol")]=None,
+    skip:Annotated[float|None, typer.Option(min=0, help="Seconds at the beginning of each dance that are seed and not scored; 0 for what `audio2pose dance` writes.", show_default="as in the protocol")]=None,
     skip_bad:Annotated[bool, typer.Option("--skip-bad", help="Leave out dances that cannot be scored, and list them.")]=False,
     seed:Annotated[int, typer.Option(min=0, help="Of the bootstrap and the baselines.")]=0,
     as_json:Annotated[bool, typer.Option("--json", help="Print JSON.")]=False,

@@ -27,14 +27,14 @@ def root_relative(
     "Poses around their root, as the tables of the field compare them"
     return poses-poses[...,root:root+1,:]
 
-# %% ../../nbs/33_metrics.pose.ipynb #0f610422
+# %% ../../nbs/33_metrics.pose.ipynb #ab6d9e88
 def mpjpe(
     predicted:Float[np.ndarray, "*batch J D"],
     target:Float[np.ndarray, "*batch J D"],
 )->Float[np.ndarray, "*batch"]: # In the unit of the poses
     "Mean per joint position error"
     check_pair(predicted, target, "mpjpe")
-    return np.linalg.norm(predicted-target, axis=-1).mean(-1)
+    return np.asarray(np.linalg.norm(predicted-target, axis=-1).mean(-1))
 
 # %% ../../nbs/33_metrics.pose.ipynb #50c3b93e
 def n_mpjpe(
@@ -72,7 +72,7 @@ def pa_mpjpe(
     "MPJPE after Procrustes alignment of each pose, also called P-MPJPE"
     return mpjpe(procrustes(predicted, target), target)
 
-# %% ../../nbs/33_metrics.pose.ipynb #d4924d89
+# %% ../../nbs/33_metrics.pose.ipynb #30ce5798
 def velocity_error(
     predicted:Float[np.ndarray, "*batch T J 3"],
     target:Float[np.ndarray, "*batch T J 3"],
@@ -80,9 +80,9 @@ def velocity_error(
     "Mean per joint velocity error (MPJVE)"
     check_pair(predicted, target, "velocity_error")
     if predicted.shape[-3]<2: return np.full(predicted.shape[:-3], np.nan)
-    return np.linalg.norm(np.diff(predicted, axis=-3)-np.diff(target, axis=-3), axis=-1).mean((-2, -1))
+    return np.asarray(np.linalg.norm(np.diff(predicted, axis=-3)-np.diff(target, axis=-3), axis=-1).mean((-2, -1)))
 
-# %% ../../nbs/33_metrics.pose.ipynb #091e4621
+# %% ../../nbs/33_metrics.pose.ipynb #bd4258bf
 def weighted_2d_error(
     predicted:Float[np.ndarray, "*batch J D"], # D = 2 or 3; only x and y are compared
     target:Float[np.ndarray, "*batch J D"],
@@ -90,4 +90,4 @@ def weighted_2d_error(
 )->Float[np.ndarray, "*batch"]:
     "Mean distance in the image, times the confidence of each point (MotionBERT's 2D loss)"
     check_pair(predicted, target, "weighted_2d_error")
-    return np.linalg.norm((predicted-target)[...,:2]*confidence[...,None], axis=-1).mean(-1)
+    return np.asarray(np.linalg.norm((predicted-target)[...,:2]*confidence[...,None], axis=-1).mean(-1))

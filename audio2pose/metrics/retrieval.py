@@ -69,7 +69,7 @@ def active_items(
     active[np.argpartition(-bank, k-1, axis=1)[:,:k]] = True
     return active
 
-# %% ../../nbs/34_metrics.retrieval.ipynb #2a470829
+# %% ../../nbs/34_metrics.retrieval.ipynb #0d99c02c
 def query_bank_normalised(
     similarity:Float[np.ndarray, "M N"], # Row: query, column: item
     bank:Float[np.ndarray, "Q N"], # Other queries, usually those of the training set, against the same items
@@ -81,5 +81,5 @@ def query_bank_normalised(
     if not len(bank): raise InputError("query_bank_normalised: the bank is empty; give it the queries of the training set")
     changed = active_items(bank, k)[similarity.argmax(1)]
     top = bank.max(0) # Keeps the exponentials in range
-    normalised = np.exp(beta*(similarity-top))/np.exp(beta*(bank-top)).sum(0)
+    normalised = np.exp(np.minimum(beta*(similarity-top), 700))/np.exp(beta*(bank-top)).sum(0)
     return np.where(changed[:,None], normalised, similarity)
