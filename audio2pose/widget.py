@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['anywidget', 'traitlets', 'EXCERPT', 'difference_bytes', 'pack', 'in_bytes', 'dancer_bytes', 'song_bytes',
-           'scene_bytes', 'shaded_triangles', 'draw_dancer', 'still', 'widest', 'excerpt', 'script', 'packed_page',
-           'fallback_html', 'stills_only', 'Dancer', 'show', 'mimebundle', 'named', 'Stack', 'cursor_figure', 'below',
-           'figure_png', 'explorer', 'SongBox', 'use', 'dance_floor']
+           'scene_bytes', 'shaded_triangles', 'body_at', 'draw_dancer', 'still', 'widest', 'excerpt', 'script',
+           'packed_page', 'fallback_html', 'stills_only', 'Dancer', 'show', 'mimebundle', 'named', 'Stack',
+           'cursor_figure', 'below', 'figure_png', 'explorer', 'SongBox', 'use', 'dance_floor']
 
 # %% ../nbs/74_widget.ipynb #c2eeaf78
 import base64
@@ -119,7 +119,16 @@ def shaded_triangles(
     order = seen[np.argsort(corners[seen].mean(1)@front)]
     return np.stack([corners[order]@right, corners[order][..., 1]], -1), colours[order]
 
-# %% ../nbs/74_widget.ipynb #f79d2bb3
+# %% ../nbs/74_widget.ipynb #cd9c0ca5
+def body_at(
+    motion:Motion,
+    time:float, # s
+)->Float[np.ndarray, "V 3"]: # m, over the origin, floor at 0
+    "The body's vertices at a moment"
+    frame = int(np.clip(round(time*motion.fps), 0, len(motion)-1))
+    return skin(load_body(), motion[frame:frame+1])[0]-motion.trans[frame]*[1, 0, 1]-[0, floor_of(motion), 0]
+
+# %% ../nbs/74_widget.ipynb #edb4e02b
 def draw_dancer(
     ax, # matplotlib axes
     motion:Motion,
@@ -127,12 +136,8 @@ def draw_dancer(
 ):
     "A shaded body on its floor"
     collections = require("matplotlib.collections", "lab")
-    frame = int(np.clip(round(time*motion.fps), 0, len(motion)-1))
-    floor = floor_of(motion)
-    vertices = skin(load_body(), motion[frame:frame+1])[0]-motion.trans[frame]*[1, 0, 1]-[0, floor, 0]
-    triangles,colours = shaded_triangles(vertices)
-    shadow = np.stack([triangles[..., 0].mean(1), np.zeros(len(triangles))], 1)
-    ax.add_patch(require("matplotlib.patches", "lab").Ellipse((shadow[:, 0].mean(), .01), 1.25, .2, color="#00000018", lw=0))
+    triangles,colours = shaded_triangles(body_at(motion, time))
+    ax.add_patch(require("matplotlib.patches", "lab").Ellipse((triangles[..., 0].mean(), .01), 1.25, .2, color="#00000018", lw=0))
     ax.add_collection(collections.PolyCollection(triangles, facecolors=colours, edgecolors=colours, linewidths=.3))
     ax.set(xlim=(-1.15, 1.15), ylim=(-.18, 2.1), aspect="equal")
     ax.axis("off")
