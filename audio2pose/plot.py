@@ -317,7 +317,7 @@ def axis_of(
         if isinstance(part, Bars): axis |= dict(range=[-.6, 1.6], tickvals=[0, 1], ticktext=["left", "right"])
     return axis
 
-# %% ../nbs/70_plot.ipynb #1792022c
+# %% ../nbs/70_plot.ipynb #14017aaa
 def in_any_light(
     figure, # plotly figure; changed
     height:float, # px
@@ -326,8 +326,9 @@ def in_any_light(
     faint = "rgba(129,139,153,.22)"
     figure.update_layout(height=round(height), margin=dict(l=60, r=12, t=34, b=36), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", template="none",
                          font=dict(color=GREY, size=11), hovermode="x", legend=dict(orientation="h", y=1, yanchor="bottom", x=1, xanchor="right", bgcolor="rgba(0,0,0,0)"))
-    figure.update_xaxes(gridcolor=faint, zeroline=False, linecolor=faint)
-    figure.update_yaxes(gridcolor=faint, zeroline=False, linecolor=faint)
+    figure.update_layout(autosize=True, modebar=dict(orientation="v", bgcolor="rgba(0,0,0,0)", color=GREY))
+    figure.update_xaxes(gridcolor=faint, zeroline=False, linecolor=faint, hoverformat=".2f")
+    figure.update_yaxes(gridcolor=faint, zeroline=False, linecolor=faint, hoverformat=".3g")
     figure.update_xaxes(title_text="s", row=len({trace.yaxis for trace in figure.data}), col=1) if figure._grid_ref else None
     return figure
 

@@ -304,7 +304,7 @@ def named(self:Dancer)->str:
 
 Dancer.__repr__ = named
 
-# %% ../nbs/74_widget.ipynb #63b307ee
+# %% ../nbs/74_widget.ipynb #b6746184
 class Stack:
     "Widgets below one another, and what is left of them without a kernel"
     def __init__(self,
@@ -313,7 +313,9 @@ class Stack:
         picture:Callable[[], bytes], # JPEG, asked when it is shown
     ):
         self.parts,self.text,self.picture = parts,text,picture
-        if not stills_only(): self.box = require("ipywidgets", "lab").VBox(parts)
+        if stills_only(): return
+        widgets = require("ipywidgets", "lab")
+        self.box = widgets.VBox(parts, layout=widgets.Layout(align_items="stretch"))
 
     def __repr__(self): return self.text
 
