@@ -126,7 +126,7 @@ def fresh(
     except FileNotFoundError: return False
     return all(source is None or source.stat().st_mtime_ns<=oldest for source in sources)
 
-# %% ../../nbs/26_data.prepare.ipynb #66e01723
+# %% ../../nbs/26_data.prepare.ipynb #3a433a09
 WAV_SR = 16000 # Hz, of the wav files
 
 def write_wav(
@@ -139,6 +139,7 @@ def write_wav(
     soundfile.write(content, y, WAV_SR, subtype="PCM_16", format="WAV")
     with atomic(path) as scratch: scratch.write_bytes(content.getvalue())
 
+# %% ../../nbs/26_data.prepare.ipynb #ac181a21
 def write_array(
     path:Path,
     x:np.ndarray,
@@ -146,9 +147,10 @@ def write_array(
     "Write a .npy file"
     with atomic(path) as scratch: np.save(scratch, x)
 
-# %% ../../nbs/26_data.prepare.ipynb #235d2f39
+# %% ../../nbs/26_data.prepare.ipynb #5421832e
 def song_files(out:Path, song:str)->tuple[Path, Path]: return out/"songs"/f"{song}.wav", out/"songs"/f"{song}.npy"
 
+# %% ../../nbs/26_data.prepare.ipynb #dfdb5e92
 def prepare_song(
     clip:Clip, # Any clip that is danced to it
     out:Path,
@@ -209,7 +211,7 @@ def beats_of(
     return dict(tempo_bpm=round(float(tempo), 3), beat_times=np.round(frames/FPS, 6).tolist(), beat_frames=frames.tolist(), beat_motion_frames=frames.tolist(),
                 fps=FPS, sample_rate=SR, hop_length=HOP, name_bpm=bpm, method="librosa.beat.beat_track", version=version("librosa"))
 
-# %% ../../nbs/26_data.prepare.ipynb #3521b19a
+# %% ../../nbs/26_data.prepare.ipynb #91282da6
 def write_json(
     path:Path,
     content,
@@ -217,6 +219,7 @@ def write_json(
     "Write JSON, keys in order"
     with atomic(path) as scratch: scratch.write_text(json.dumps(content, indent=1, sort_keys=True)+"\n")
 
+# %% ../../nbs/26_data.prepare.ipynb #714e3384
 def write_beats(
     clip:Clip,
     out:Path,
@@ -508,7 +511,7 @@ class OrEmpty:
 
     def __call__(self, item): return self.work(item) or ""
 
-# %% ../../nbs/26_data.prepare.ipynb #58ba63d2
+# %% ../../nbs/26_data.prepare.ipynb #c5f805a1
 def prepare_clips(
     clips:list[Clip],
     out:Path,
@@ -527,6 +530,7 @@ def prepare_clips(
         if why: failed[clip.name] = why
     return [record for record in known.values() if record], failed, len(left)-len(failed)
 
+# %% ../../nbs/26_data.prepare.ipynb #90f57915
 def prepare_with(pair:tuple, out:Path, options:Options): return prepare_clip(pair[0], out, options, pair[1])
 
 # %% ../../nbs/26_data.prepare.ipynb #eeae089d
