@@ -57,14 +57,18 @@ def open_store(
 # %% ../../nbs/87_commands.train.ipynb #02078dd1
 app = application("Train a model.")
 
-# %% ../../nbs/87_commands.train.ipynb #9a746ea4
+# %% ../../nbs/87_commands.train.ipynb #fa2d7bfb
 @app.command()
 def train(
     data:Annotated[Path|None, typer.Argument(help="Store of windows, or tree as `data synth` writes it.", show_default="DATA/synthetic")]=None,
     out:Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]=Path("outputs/train"),
-    preset:Annotated[str, typer.Option(help="Recipe: small, or released and paper, which train the paper's model.")]="small",
+    preset:Annotated[str, typer.Option(help="Recipe: small, or released, paper and long, which train the paper's model.")]="small",
     steps:Annotated[int|None, typer.Option(min=1, help="Optimiser steps.", show_default="the recipe's")]=None,
     batch:Annotated[int|None, typer.Option(min=1, help="Windows per step.", show_default="the recipe's")]=None,
+    accumulate:Annotated[int|None, typer.Option(min=1, help="Parts in which a batch is computed, where memory is short.", show_default="1")]=None,
+    precision:Annotated[str|None, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it.", show_default="the recipe's")]=None,
+    compiled:Annotated[bool|None, typer.Option("--compile", help="Let torch compile the step; worth it on a GPU.", show_default="no")]=None,
+    tensorboard:Annotated[bool|None, typer.Option("--tensorboard", help="Log numbers and dances for TensorBoard too.", show_default="no")]=None,
     seed:Annotated[int|None, typer.Option(min=0, help="Of everything random.", show_default="0")]=None,
     device:Annotated[str, typer.Option(help="cpu or cuda.")]="cpu",
     restart:Annotated[bool, typer.Option(help="Ignore a checkpoint that is there.")]=False,
@@ -75,7 +79,7 @@ def train(
     from audio2pose import train as training
     presets = training.presets
     if preset not in presets: raise InputError(f"train: no preset {preset!r}; there are {', '.join(presets)}")
-    given = {name: value for name,value in dict(steps=steps, batch=batch, seed=seed).items() if value is not None}
+    given = {name: value for name,value in dict(steps=steps, batch=batch, accumulate=accumulate, precision=precision, compile=compiled, tensorboard=tensorboard, seed=seed).items() if value is not None}
     store = open_store(data or data_folder()/"synthetic")
     training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
     typer.echo(one_line(str((out/"model").absolute())))
