@@ -65,9 +65,10 @@ def tell(
     lost = [f"  {text}" for text in evaluation.left_out]
     return "\n".join([evaluation.to_text(), "", *notes, *(["left out:", *lost] if lost else []), ""])
 
-# %% ../../nbs/84_commands.evaluate.ipynb #3c731440
+# %% ../../nbs/84_commands.evaluate.ipynb #ba6bb82e
 app = application("Score dances.")
 
+# %% ../../nbs/84_commands.evaluate.ipynb #82d94c91
 @app.command("evaluate")
 def evaluate(
     motions:Annotated[Path, typer.Argument(help="Folder of generated dances: .npz, .pkl (AIST++), or joint positions .npy.")],

@@ -7,13 +7,14 @@ __all__ = ['questions', 'depth_first', 'misaligned', 'extractors', 'window_mean'
            'zero_start', 'beyond', 'between', 'Question', 'Extractor', 'answer', 'geometric_features', 'standardise',
            'Gaussian', 'gaussian', 'gaussian_distance', 'frechet_distance', 'diversity']
 
-# %% ../../nbs/30_metrics.motion.ipynb #027d9cdf
+# %% ../../nbs/30_metrics.motion.ipynb #c56c4fa2
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.spatial.distance import pdist
 
 from ..core import InputError
 from ..skeleton import SMPL_24
@@ -172,7 +173,7 @@ extractors = {
     "legacy-bailando": Extractor(**misaligned),
 }
 
-# %% ../../nbs/30_metrics.motion.ipynb #d38872d8
+# %% ../../nbs/30_metrics.motion.ipynb #b3709e31
 def answer(
     q:Question,
     positions:Float[np.ndarray, "T J 3"], # m
@@ -181,20 +182,21 @@ def answer(
 )->Bool[np.ndarray, "S"]: # For frames 1 to T-1
     "One question, asked of every frame that has a predecessor"
     p = [positions[:,extractor.names.index(joint)] for joint in q.joints]
-    now,step = [joint[1:] for joint in p],[np.diff(joint, axis=0)*fps/extractor.step for joint in p]
+    now,rate = [joint[1:] for joint in p],fps/extractor.step
     limit = q.threshold if q.unit=="degrees" else q.threshold*getattr(extractor, q.unit)
     up = np.broadcast_to([0, 1., 0], now[0].shape)
-    floor = up*positions[1:,:,1].min(1)[:,None]
+    def floor(): return up*positions[1:,:,1].min(1)[:,None]
+    def velocity(a, b=None): return np.diff(p[a] if b is None else p[a]-p[b], axis=0)*rate
     match q.kind:
         case "normal":  return beyond(now[1]-now[0], now[2], now[3], limit)
         case "plane":   return beyond(np.cross(now[2]-now[0], now[1]-now[0]), now[0], now[3], limit)
-        case "above":   return beyond(up, floor, now[0], limit)
-        case "below":   return beyond(-up, floor, now[0], -limit)
+        case "above":   return beyond(up, floor(), now[0], limit)
+        case "below":   return beyond(-up, floor(), now[0], -limit)
         case "angle":   return between(now[1]-now[0], now[3]-now[2], *limit, extractor.mended)
         case "upright": return between(now[1]-now[0], up, *limit, extractor.mended)
-        case "fast":    return np.linalg.norm(step[0], axis=-1)>limit
-        case "along":   return beyond(now[1]-now[0], 0*up, step[3]-step[2] if extractor.mended else step[2]-step[0], limit)
-        case "sweep":   return beyond(np.cross(now[2]-now[0], now[1]-now[0]), 0*up, step[3]-step[0], limit)
+        case "fast":    return np.linalg.norm(velocity(0), axis=-1)>limit
+        case "along":   return beyond(now[1]-now[0], 0*up, velocity(3, 2) if extractor.mended else velocity(2, 0), limit)
+        case "sweep":   return beyond(np.cross(now[2]-now[0], now[1]-now[0]), 0*up, velocity(3, 0), limit)
 
 # %% ../../nbs/30_metrics.motion.ipynb #67748f60
 def geometric_features(
@@ -269,11 +271,11 @@ def frechet_distance(
     if 2<=fewest<=a.shape[1]: warnings.warn(f"frechet_distance: {fewest} clips cannot fill {a.shape[1]} dimensions; compare only with scores of equally many clips", stacklevel=2)
     return gaussian_distance(gaussian(a), gaussian(b))
 
-# %% ../../nbs/30_metrics.motion.ipynb #9c25dcfd
+# %% ../../nbs/30_metrics.motion.ipynb #74e736f4
 def diversity(
     a:Float[np.ndarray, "N F"], # Features, standardised
 )->float: # 0 = all the same
     "Mean pairwise Euclidean distance"
     a = np.asarray(a, float)
     if len(a)<2: raise InputError(f"diversity: needs at least 2 clips, got {len(a)}")
-    return float(np.mean([np.linalg.norm(a[i+1:]-a[i], axis=1).sum() for i in range(len(a)-1)])*2/len(a))
+    return float(pdist(a).mean())

@@ -74,7 +74,7 @@ def seconds(work, x, times=1):
 
 def test_thirty_times_a_loop(dances):
     "Each extractor, measured in turns so that a busy machine slows both"
-    p = dances[0].positions()[:360]
+    p = dances[0].positions()
     np.testing.assert_allclose(kinetic_by_loop(p), kinetic_features(p), rtol=1e-5)
     np.testing.assert_allclose(geometric_by_loop(p), geometric_features(p), atol=2/len(p))
     for name,fast,slow in (("kinetic", kinetic_features, kinetic_by_loop), ("geometric", geometric_features, geometric_by_loop)):
