@@ -1,5 +1,4 @@
 "How fast data is prepared and windows are read; ratios within one run"
-import resource
 import subprocess
 import sys
 import time
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from audio2pose.data.prepare import prepare
-from audio2pose.data.synthetic import sequence_names, synthesise
+from audio2pose.data.synthetic import synthesise
 from audio2pose.data.windows import Store, sample, toy_sequences, write_store
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
@@ -16,7 +15,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
 @pytest.mark.timeout(900)
 def test_both_cores_prepare(tmp_path, record_property):
-    "Two workers against one, each on half of the same 200 sequences' files, and a second run that finds nothing to do"
+    "Two workers against one on 200 sequences, and a second run that finds nothing to do"
     synthesise(tmp_path/"tree", 200, seconds=8, workers=2, progress=False)
     prepare(tmp_path/"tree", tmp_path/"warm", genre="BR", workers=1, progress=False) # Compiled, imported
     took = {}
