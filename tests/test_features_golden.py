@@ -1,17 +1,12 @@
 """Preparation, resampling, the 138 and the whole chain against numbers of the published programs (tests/golden/motionbert)"""
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from test_motionbert import seeded
 
-from audio2pose.core import InputError
 from audio2pose.data.keypoints import Keypoints
 from audio2pose.extract.features import (
-    Clock, Handcrafted, MotionBERT, Policy, Prepared, at_positions, encode, handcrafted, preprocess, seed_crop, seed_interpolate, seed_positions, seed_resample, to_h36m, to_h36m_weights,
+    Clock, Handcrafted, MotionBERT, Policy, at_positions, handcrafted, preprocess, seed_crop, seed_crop_3d, seed_interpolate, seed_positions, to_h36m,
 )
 from audio2pose.models.motionbert import DSTformer, flipped
 from audio2pose.skeleton import coco_to_h36m
@@ -62,6 +57,9 @@ def test_crop(pre):
     for name in ("three", "four"): close(seed_crop(pre[f"crop_{name}_valid_in"].astype(float)), pre[f"crop_{name}_valid_out"].astype(float))
     for ratio in ("0.5", "1", "2"): close(seed_crop(pre["crop_ratio_in"].astype(float), float(ratio)), pre[f"crop_ratio_{ratio}_out"].astype(float))
     close(seed_crop(pre["crop_two_persons_in"].astype(float)), pre["crop_two_persons_out"].astype(float))
+
+
+def test_crop_3d(pre): close(seed_crop_3d(pre["crop3d_in"].astype(float)), pre["crop3d_out"].astype(float))
 
 
 def test_maps(pre):

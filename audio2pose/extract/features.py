@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['halpe_to_h36m_weights', 'to_h36m_weights', 'BONES', 'PARTS', 'Policy', 'gap_distance', 'bridge', 'far_away', 'mend',
-           'to_h36m', 'box_of', 'into_box', 'Prepared', 'preprocess', 'seed_interpolate', 'seed_crop',
+           'to_h36m', 'box_of', 'into_box', 'Prepared', 'preprocess', 'seed_interpolate', 'seed_crop', 'seed_crop_3d',
            'seed_preprocess', 'at_positions', 'sample_times', 'seed_positions', 'smoothed', 'Clock', 'resample',
            'wrapped', 'bone_angles', 'seed_handcrafted', 'rate_of', 'corrected_handcrafted', 'filled', 'handcrafted',
            'Features', 'MotionBERT', 'encode_clips', 'again_into_box', 'finish', 'seed_resample', 'Handcrafted',
@@ -191,6 +191,17 @@ def seed_crop(
     out = joints.copy()
     out[..., :2] = ((joints[..., :2]-(low+high-side)/2)/side-.5)*2
     return np.clip(out, -1, 1)
+
+# %% ../../nbs/52_extract.features.ipynb #81338d26
+def seed_crop_3d(
+    joints:Float[np.ndarray, "T 17 3"], # px, z in the same unit
+)->Float[np.ndarray, "T 17 3"]:
+    "The published crop of 3D poses"
+    low,high = joints[..., :2].reshape(-1, 2).min(0),joints[..., :2].reshape(-1, 2).max(0)
+    side = (high-low).max()
+    if side==0: return np.zeros_like(joints)
+    start = np.append((low+high-side)/2, joints[0, 0, 2])
+    return ((joints-start)/side-.5)*2
 
 # %% ../../nbs/52_extract.features.ipynb #97b59c45
 def seed_preprocess(
