@@ -350,6 +350,7 @@ class Player {
     const { frames, fps } = this.dances.reduce((a, b) => b.frames / b.fps > a.frames / a.fps ? b : a);
     Object.assign(this, { element, frames, fps, beats: data.beats, theme, stay, ready: false, drawn: 0 });
     element.classList.add("a2p");
+    element.classList.toggle("plain", bySoftware());
     element.tabIndex = 0;
     element.insertAdjacentHTML("beforeend", MARKUP);
     this.canvas = this.find("canvas");
