@@ -34,13 +34,14 @@ from ..audio import ends_early
 from ..core import InputError, atomic
 from .aist import SPLITS, checked_genre, parse_name, split_names
 
-# %% ../../nbs/28_data.download.ipynb #2292e2d2
+# %% ../../nbs/28_data.download.ipynb #279a987e
 TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEOS = "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M" # Base address of the videos
 VIDEO_LIST = "https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt"
 ANNOTATIONS = "https://storage.googleapis.com/aist_plusplus_public/20210308/fullset.zip" # Linked from the AIST++ pages
 ALTERNATIVES = "if the official addresses are dead, see https://google.github.io/aistplusplus_dataset/download.html, give another with --base or --annotations-url, or bring the files yourself"
 
+# %% ../../nbs/28_data.download.ipynb #1a430bc2
 def check_terms(
     accepted:bool,
 ):
@@ -119,17 +120,19 @@ def content_fault(
     if suffix in (".wav", ".mp3") and ends_early(path): return "it breaks off before its end"
     return None if path.stat().st_size else "it is empty"
 
-# %% ../../nbs/28_data.download.ipynb #ab51e265
+# %% ../../nbs/28_data.download.ipynb #3a5de9f5
 class Refused(Exception):
     "The server says no, and will again"
 
+# %% ../../nbs/28_data.download.ipynb #68b8efb7
 class Later(Exception):
     "Something that may be over in a moment"
     def __init__(self, why:str, pause:float=0.): self.why,self.pause = why,pause
 
-# %% ../../nbs/28_data.download.ipynb #d9f06451
+# %% ../../nbs/28_data.download.ipynb #7e5f0f49
 RETRY = (408, 425, 429, 500, 502, 503, 504)
 
+# %% ../../nbs/28_data.download.ipynb #54c17966
 def open_at(
     url:str,
     start:int, # First byte wanted
@@ -148,9 +151,10 @@ def open_at(
     except (OSError, http.client.HTTPException) as error: raise Later(str(getattr(error, "reason", None) or error) or type(error).__name__) from None
     except ValueError as error: raise Refused(str(error)) from None
 
-# %% ../../nbs/28_data.download.ipynb #0c4ccabd
+# %% ../../nbs/28_data.download.ipynb #c49383e1
 PIECE = 1<<16 # Bytes read at a time
 
+# %% ../../nbs/28_data.download.ipynb #cca73155
 def attempt(
     item:Item,
     part:Path, # What is there of it; grows
@@ -214,7 +218,7 @@ class Fetched:
     tries:int = 0
     why:str = "" # It failed
 
-# %% ../../nbs/28_data.download.ipynb #00077249
+# %% ../../nbs/28_data.download.ipynb #92d2535c
 def finish(
     item:Item,
     part:Path, # All of it
@@ -231,6 +235,7 @@ def finish(
     forget(part)
     return Fetched(item.url, item.path.name, "fetched", size, digits, tries)
 
+# %% ../../nbs/28_data.download.ipynb #46a82cd3
 def forget(part:Path):
     "Remove a part and its tag"
     for path in (part, part.with_name(part.name+".tag")): path.unlink(missing_ok=True)
@@ -258,7 +263,7 @@ def fetch(
         if tries==manner.tries or stop.wait(min(pause, 60)): break
     return Fetched(item.url, item.path.name, "failed", tries=tries, why=f"{why} (tried {tries} times)")
 
-# %% ../../nbs/28_data.download.ipynb #c5de119b
+# %% ../../nbs/28_data.download.ipynb #57e1a3ec
 def fetch_all(
     items:list[Item],
     folder:Path, # Where the record goes
@@ -279,6 +284,7 @@ def fetch_all(
         for item in items: tidy(item.path.parent/".partial")
     return [results[item] for item in items]
 
+# %% ../../nbs/28_data.download.ipynb #aa7b277d
 def tidy(folder:Path):
     "Remove an empty folder"
     if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
@@ -296,10 +302,11 @@ def record(
         if result.state!="kept" or known.get(result.url, {}).get("state")!="fetched": known[result.url] = asdict(result)
     with atomic(path) as scratch: scratch.write_text(json.dumps(sorted(known.values(), key=lambda entry: entry["url"]), indent=1)+"\n")
 
-# %% ../../nbs/28_data.download.ipynb #b16e3c8a
+# %% ../../nbs/28_data.download.ipynb #ecb0cbd2
 FOLDERS = ("motions", "keypoints2d", "keypoints3d", "cameras", "splits", "videos", "wav", "music")
 LARGEST = 200e9 # Bytes an archive may unpack to
 
+# %% ../../nbs/28_data.download.ipynb #9a97ed8e
 def place_of(
     entry:str, # A path in an archive
 )->PurePosixPath|str: # Where it goes, or why it does not
@@ -364,9 +371,10 @@ def unpack(
             else: count += 1
     return count, refused
 
-# %% ../../nbs/28_data.download.ipynb #ea2bbfec
+# %% ../../nbs/28_data.download.ipynb #86f36c28
 KINDS = ("annotations", "videos", "music")
 
+# %% ../../nbs/28_data.download.ipynb #7d97dd2b
 @dataclass(frozen=True)
 class Wanted:
     "What to download, and from where"
