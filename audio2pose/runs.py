@@ -133,11 +133,12 @@ def from_file(
     if notebook.stem not in sections: raise InputError(f"{path.name} has no section for {notebook.stem}, only {', '.join(sorted(sections))}")
     return content[notebook.stem]
 
-# %% ../nbs/80_runs.ipynb #b0a03f82
+# %% ../nbs/80_runs.ipynb #3d2dd39f
+@lru_cache(500)
 def imported(
     code:str, # Python; lines for IPython are ignored
     package:str="", # Where it stands, for relative imports
-)->set[Path]: # Files of this package
+)->frozenset[Path]: # Files of this package
     "The modules of this package that some code imports, wherever the import stands"
     root = asset("").parent
     lines = [line for line in code.splitlines() if not line.lstrip().startswith(("%", "!"))]
@@ -148,14 +149,14 @@ def imported(
             base = resolve_name("."*node.level+(node.module or ""), package) if node.level else node.module
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     places = [root.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0]=="audio2pose"]
-    return {place.with_suffix(".py") for place in places if place.with_suffix(".py").is_file()}
+    return frozenset(place.with_suffix(".py") for place in places if place.with_suffix(".py").is_file())
 
-# %% ../nbs/80_runs.ipynb #49656d3b
+# %% ../nbs/80_runs.ipynb #75140d24
 def sources(
     code:str,
 )->list[Path]: # Files of this package, sorted
     "All modules that some code rests on"
-    root,found,waiting = asset("").parent,set(),imported(code)
+    root,found,waiting = asset("").parent,set(),set(imported(code))
     while waiting:
         file = waiting.pop()
         found.add(file)
