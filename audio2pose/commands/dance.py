@@ -47,7 +47,7 @@ def write_files(
     from audio2pose.film import render
     render(motion, folder/"dance.mp4", song, progress=sys.stderr.isatty())
 
-# %% ../../nbs/82_commands.dance.ipynb #3a3374fe
+# %% ../../nbs/82_commands.dance.ipynb #5aa937ab
 def summary(
     motion, # Motion
     beats, # Of the music, s
@@ -61,7 +61,7 @@ def summary(
     if len(stops) and len(beats):
         score,margin = beat.beat_align(stops, beats),beat.beat_margin(stops, beats, motion.seconds)
         lines.append(f"beat alignment {score:.3f}, by chance {score-margin:.3f}")
-    return lines+[f"feet slide in {found['foot_skating']:.1%} of their contacts, end/start speed {found['liveliness']:.2f}, deepest joint {100*found['penetration']:.1f} cm under the floor"]
+    return lines+[f"feet slide in {found['sliding_contacts']:.1%} of their contacts, end/start speed {found['liveliness']:.2f}, deepest joint {100*found['penetration']:.1f} cm under the floor"]
 
 # %% ../../nbs/82_commands.dance.ipynb #cd3e4cfd
 def demo_song(
