@@ -1,0 +1,116 @@
+"RTMW3D, its crops and its decoding against numbers of the published programs"
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_rtmdet import errors, golden_input, landmarks, picture, ruled  # noqa: F401
+
+from audio2pose.models import rtmw3d
+from audio2pose.models.rtmw3d import RTMW3D, cropped, crop_frames, normalised, peaks, placed
+
+torch.set_grad_enabled(False)
+
+
+@pytest.fixture(scope="module")
+def net(landmarks): return ruled(RTMW3D("l"), landmarks, "rtmw3d_l")  # noqa: F811
+
+
+@pytest.mark.parametrize("name", ["l", "x"])
+def test_keys_are_the_published_ones_in_their_order(name, shared):
+    lines = shared(f"reference/rtmw3d_{name}_keys.tsv").read_text().splitlines()
+    published = [tuple(line.split("\t")[:2]) for line in lines if not line.endswith("num_batches_tracked") and "\t[" in line]
+    with torch.device("meta"): state = RTMW3D(name).state_dict()
+    assert [(key, str(list(tensor.shape))) for key,tensor in state.items() if not key.endswith("num_batches_tracked")]==published
+
+
+def check_net(net, name, landmarks, errors):  # noqa: F811
+    rows = list(csv.DictReader((landmarks/f"keys_{name}.tsv").open(), delimiter="\t"))
+    assert [row["key"] for row in rows]==list(net.state_dict())
+    with np.load(landmarks/f"{name}.npz") as file: golden = dict(file)
+    for kind in ("mosaic", "noise"):
+        x = golden_input(kind, 1, 384, 288, rtmw3d.pose_mean, rtmw3d.pose_std)
+        np.testing.assert_allclose(x[:, :, :2, :16], golden[f"{kind}_input"], atol=1e-6)
+        logits = net(x)
+        for axis,values in zip("xyz", logits):
+            limit = max(10*errors[name][f"{kind}_logit_{axis}_err"], 1e-4)
+            np.testing.assert_allclose(values[:, ::7, ::16], golden[f"{kind}_logit_{axis}"], rtol=0, atol=limit, err_msg=f"{kind} {axis}")
+            clear = golden[f"{kind}_gap_{axis}"]>.02
+            assert clear.mean()>.7
+            np.testing.assert_array_equal(values.argmax(-1).numpy()[clear], golden[f"{kind}_bin_{axis}"][clear])
+        np.testing.assert_allclose(peaks(logits)[1], golden[f"{kind}_scores"], atol=2e-2)
+
+
+def test_l_is_the_reference(net, landmarks, errors): check_net(net, "rtmw3d_l", landmarks, errors)  # noqa: F811
+
+
+def test_x_is_the_reference(landmarks, errors): check_net(ruled(RTMW3D("x"), landmarks, "rtmw3d_x"), "rtmw3d_x", landmarks, errors)  # noqa: F811
+
+
+def test_the_reference_s_crops_give_its_bins(net, landmarks):  # noqa: F811
+    with np.load(landmarks/"pic_crops.npz") as file: crops = torch.from_numpy(file["crops"])
+    with np.load(landmarks/"rtmw3d_l.npz") as file: golden = dict(file)
+    logits = net(normalised(crops.flip(-1), rtmw3d.pose_mean, rtmw3d.pose_std))
+    bins,score = peaks(logits)
+    for i,axis in enumerate("xyz"):
+        clear = golden[f"pic_gap_{axis}"]>.05
+        np.testing.assert_array_equal(bins[..., i].numpy()[clear], golden[f"pic_bin_{axis}"][clear])
+    np.testing.assert_allclose(score, golden["pic_scores"], atol=.1)
+    points = placed(bins.float(), *crop_frames(torch.from_numpy(golden["pic_boxes_in"])))
+    same = (bins[..., :2].numpy()==np.stack([golden["pic_bin_x"], golden["pic_bin_y"]], -1)).all(-1)
+    np.testing.assert_allclose(points[..., :2].numpy()[same], golden["pic_transformed"][same], atol=1e-3)
+
+
+def test_crops_are_exact_bilinear_samples(landmarks):  # noqa: F811
+    with np.load(landmarks/"prepost.npz") as file: golden = dict(file)
+    centre,size = crop_frames(torch.from_numpy(golden["crop_boxes"]))
+    np.testing.assert_allclose(centre, golden["crop_center"], atol=1e-4)
+    np.testing.assert_allclose(size, golden["crop_scale"], atol=1e-4)
+    crops = cropped(torch.from_numpy(picture(720, 1280, 1))[None], torch.zeros(4, dtype=torch.int), centre, size).numpy()
+    for crop,xy,values,thumb in zip(crops, golden["crop_xy"], golden["crop_values"], golden["crop_thumb"]):
+        off = np.abs(crop[xy[:, 1], xy[:, 0]].astype(int)-values)
+        assert off.max()<=1 and off.mean()<.01
+        assert np.abs(crop[::8, ::8].astype(int)-thumb).max()<=1
+    exact = [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
+    assert len(exact)==len(json.loads((landmarks/"prepost.json").read_text())["crop_sha256"])
+
+
+def test_decoding_is_the_reference_s(landmarks):  # noqa: F811
+    with np.load(landmarks/"prepost.npz") as file: golden = dict(file)
+    logits = [torch.full((4, 133, n), -.5) for n in (576, 768, 576)]
+    for i,axis in enumerate(logits):
+        axis.scatter_(2, torch.from_numpy(golden["dec_bins"][..., i].astype(np.int64))[..., None], torch.from_numpy(golden["dec_peak"][..., i])[..., None])
+        for k,second in enumerate(golden["dec_tie"]): axis[2, k, int(second)] = float(golden["dec_peak"][2, k, i])
+    bins,score = peaks(tuple(logits))
+    np.testing.assert_array_equal(score, golden["dec_scores"])
+    np.testing.assert_allclose(bins.float()/2, golden["dec_simcc"])
+    points = placed(bins.float(), *crop_frames(torch.from_numpy(golden["dec_boxes"]))).numpy()
+    np.testing.assert_allclose(points[..., :2], golden["dec_transformed"], atol=2e-4)
+    np.testing.assert_allclose(points[..., 2], golden["dec_head_keypoints"][..., 2], atol=1e-6)
+    np.testing.assert_allclose(points[..., 2]+rtmw3d.camera_distance, golden["dec_keypoints_3d"][..., 2], atol=1e-6)
+
+
+def test_colours_in_the_wrong_order_are_noticed(net):
+    pictures = torch.from_numpy(picture(240, 320, 1))[None]
+    where = torch.zeros(1, dtype=torch.int),torch.tensor([[40., 20, 200, 220]])
+    a,b = (rtmw3d.poses(net, x, *where)[0] for x in (pictures, pictures.flip(-1)))
+    assert (a!=b).any(-1).float().mean()>.3
+
+
+def test_a_batch_is_as_its_parts(net):
+    pictures = torch.from_numpy(np.stack([picture(240, 320, k) for k in (1, 2)]))
+    boxes = torch.tensor([[40., 20, 200, 220], [100, 30, 300, 200]])
+    both = rtmw3d.poses(net, pictures, torch.tensor([0, 1], dtype=torch.int), boxes)
+    for i in range(2):
+        one = rtmw3d.poses(net, pictures[i:i+1], torch.zeros(1, dtype=torch.int), boxes[i:i+1])
+        np.testing.assert_allclose(both[1][i], one[1][0], atol=.05)
+        assert (both[0][i]==one[0][0]).float().mean()>.95
+
+
+def test_half_precision_stays_near(net):
+    import copy
+    x = golden_input("mosaic", 1, 384, 288, rtmw3d.pose_mean, rtmw3d.pose_std)
+    full,half = net(x)[0],copy.deepcopy(net).bfloat16()(x.bfloat16())[0].float()
+    assert np.corrcoef(full.flatten(), half.flatten())[0, 1]>.7 # Random weights magnify rounding as trained ones do not
