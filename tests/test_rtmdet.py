@@ -145,3 +145,19 @@ def test_real_weights_lie_where_the_published_table_says(real, landmarks, shared
     for row in rows:
         np.testing.assert_array_equal(state[row["key_weight"]].numpy(), stored[row["onnx_weight"]])
         np.testing.assert_array_equal(state[row["key_bias"]].numpy(), stored[row["onnx_bias"]])
+
+
+@pytest.mark.parametrize("name,items", [("walking_with_onlooker", {0: 0, 60: 1, 120: 2}), ("several_people", {0: 3, 50: 4})])
+def test_real_weights_find_the_people_of_real_videos(real, name, items, landmarks, shared):
+    from audio2pose.video import Cut, frames
+    pictures = json.loads((landmarks/"rtmdet_nano_real.json").read_text())["items"]
+    with np.load(landmarks/"rtmdet_nano_real.npz") as file: golden = dict(file)
+    for number,frame in enumerate(frames(shared(f"real/video/{name}.mp4"), [Cut("all")])):
+        if number in items:
+            i = items[number]
+            same = hashlib.sha256(frame.picture.tobytes()).hexdigest()==pictures[i]["picture_sha256"]
+            (boxes, scores), = detect(real, torch.from_numpy(frame.picture)[None], .3)
+            np.testing.assert_allclose(boxes, golden[f"boxes{i}"], atol=.05 if same else 1)
+            np.testing.assert_allclose(scores, golden[f"scores{i}"], atol=1e-3 if same else .01)
+        if number==max(items): return
+    pytest.fail("the video ended early")

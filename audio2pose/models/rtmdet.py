@@ -208,7 +208,7 @@ def load_rtmdet(
     path = Path(weights) if weights is not None else fetch_known(f"rtmdet_{name}")
     return fit_state_dict(model, state_dict_of(path), str(path)).requires_grad_(False)
 
-# %% ../../nbs/43_models.rtmdet.ipynb #692e095a
+# %% ../../nbs/43_models.rtmdet.ipynb #c6c785a9
 def module_of(
     node:str, # Its name in the graph
 )->str: # Name of the convolution in the model
@@ -217,7 +217,8 @@ def module_of(
     for part in node.strip("/").split("/")[1:-1]:
         if parts and part.startswith(parts[-1]+"."): parts[-1] = part
         else: parts.append(part)
-    return ".".join(parts)
+    name = ".".join(parts)
+    return name if name.startswith(("backbone.", "neck.", "bbox_head.")) else f"bbox_head.{name}" # Some exporters run the head without its name
 
 # %% ../../nbs/43_models.rtmdet.ipynb #6eb3efba
 def unfolded(
