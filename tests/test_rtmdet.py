@@ -11,7 +11,11 @@ import torch
 from audio2pose.models import rtmdet
 from audio2pose.models.rtmdet import RTMDet, detect, letterboxed, load_rtmdet
 
-torch.set_grad_enabled(False)
+
+@pytest.fixture(scope="module", autouse=True)
+def without_gradients():
+    "In this module alone: the other tests of the same process teach"
+    with torch.no_grad(): yield
 
 
 # ---- the inputs of the golden numbers

@@ -11,7 +11,11 @@ from test_rtmdet import errors, golden_input, landmarks, picture, ruled  # noqa:
 from audio2pose.models import rtmw3d
 from audio2pose.models.rtmw3d import RTMW3D, cropped, crop_frames, normalised, peaks, placed
 
-torch.set_grad_enabled(False)
+
+@pytest.fixture(scope="module", autouse=True)
+def without_gradients():
+    "In this module alone: the other tests of the same process teach"
+    with torch.no_grad(): yield
 
 
 @pytest.fixture(scope="module")

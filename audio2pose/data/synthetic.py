@@ -134,7 +134,7 @@ def keypoints_2d(
     rng:np.random.Generator,
     noise:float=3., # Standard deviation, pixels
     missing:float=.03, # Share of points that are lost
-)->Float[np.ndarray, "9 T 17 3"]: # x, y in pixels and score
+)->Float[np.ndarray, "C T 17 3"]: # x, y in pixels and score
     "What nine detectors would report"
     pixels = np.stack([project(camera, points) for camera in cameras])
     pixels += rng.normal(0, noise, pixels.shape)
