@@ -135,7 +135,7 @@ def keypoints_2d(
     noise:float=3., # Standard deviation, pixels
     missing:float=.03, # Share of points that are lost
 )->Float[np.ndarray, "C T 17 3"]: # x, y in pixels and score
-    "What nine detectors would report"
+    "What a detector behind each of C cameras would report"
     pixels = np.stack([project(camera, points) for camera in cameras])
     pixels += rng.normal(0, noise, pixels.shape)
     score = rng.beta(12, 2, pixels.shape[:-1])
