@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['joint_markers', 'left_offsets', 'landmark_markers', 'landmark_indices', 'limbs', 'tips', 'ancestors', 'parents',
-           'usual_turns', 'stiffness', 'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn',
-           'limb_rotations', 'trunk_frame', 'share', 'start_pose', 'turn_tip', 'marker_slopes', 'usual_turn',
-           'log_slopes', 'State', 'misfit', 'best_step', 'moved', 'refine']
+           'usual_turns', 'stiffness', 'trunk', 'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn',
+           'limb_rotations', 'trunk_frame', 'share', 'start_pose', 'limb_points', 'turn_tip', 'marker_slopes',
+           'usual_turn', 'log_slopes', 'State', 'misfit', 'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit',
+           'check_long_gaps', 'start_joints', 'start_state', 'between', 'fit_points', 'in_parts']
 
-# %% ../nbs/18_ik.ipynb #c8c16944
-from dataclasses import dataclass
+# %% ../nbs/18_ik.ipynb #d5da2841
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter1d, label, median_filter
-from scipy.signal import butter, sosfiltfilt
 from scipy.spatial.transform import Rotation, Slerp
 
-from .core import FPS, InputError
-from .footing import floor_height, frame, settle
+from .core import InputError
+from .footing import at_times, floor_height, frame, settle
+from .landmarks import Landmarks
 from .motion import Motion, forward_kinematics
-from .rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
+from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from .skeleton import COCO_WHOLEBODY_133, SMPL_24, face_offsets, rest_positions
 
 # %% ../nbs/18_ik.ipynb #f1758ac2
@@ -121,7 +122,7 @@ def share(
     "The turn that gives `rotation` when it is made `parts` times"
     return axis_angle_to_matrix(matrix_to_axis_angle(rotation)/parts)
 
-# %% ../nbs/18_ik.ipynb #2348d209
+# %% ../nbs/18_ik.ipynb #f3510f4b
 def start_pose(
     joints:Float[np.ndarray, "T 24 3"], # m; NaN where a joint is not known
 )->Float[np.ndarray, "T 24 3 3"]: # Rotations against the parent
@@ -133,11 +134,24 @@ def start_pose(
     pose[:,[3, 6, 9]] = share(pelvis.swapaxes(-1, -2)@shoulders, 3)[:,None]
     for limb in limbs:
         above = pelvis if limb[0]<3 else shoulders
-        upper,lower = limb_rotations(above, joints[:,list(limb[:3])], limb)
+        upper,lower = limb_rotations(above, limb_points(joints, above, limb), limb)
         pose[:,limb[0]],pose[:,limb[1]] = above.swapaxes(-1, -2)@upper,upper.swapaxes(-1, -2)@lower
         turn_tip(pose, limb[2], lower, joints)
     turn_tip(pose, 12, shoulders, joints)
     return pose
+
+# %% ../nbs/18_ik.ipynb #210eeacc
+def limb_points(
+    joints:Float[np.ndarray, "T 24 3"], # m; NaN where a joint is not known
+    above:Float[np.ndarray, "T 3 3"], # Global rotation of what the limb hangs on
+    limb:tuple, # Of `limbs`
+)->Float[np.ndarray, "T 3 3"]: # m
+    "Upper joint, hinge and end; where they are not known, as they are at rest"
+    points = joints[:,list(limb[:3])].copy()
+    for i in (1, 2):
+        lost = ~np.isfinite(points[:,i]).all(-1)
+        points[lost,i] = points[lost,i-1]+above[lost]@SMPL_24.offsets[limb[i]]
+    return points
 
 # %% ../nbs/18_ik.ipynb #2fdb7f81
 tips = {7: 10, 8: 11, 20: 22, 21: 23, 12: 15} # Joint → the one that shows its direction
@@ -279,3 +293,139 @@ def refine(
         state.pose[taken],state.trans[taken],cost[taken] = tried.pose[better],tried.trans[better],new[better]
         active = active[(gain>enough)&(caution[active]<1e5)]
     return state
+
+# %% ../nbs/18_ik.ipynb #b00dea5c
+def bridged(
+    points:Float[np.ndarray, "T K 3"], # m; NaN where a point was not seen
+    longest:int, # Frames that a gap may have
+)->tuple[Float[np.ndarray, "T K 3"], Bool[np.ndarray, "T K"]]: # The points, and which of them are guessed
+    "Fill short gaps on straight lines, or with the nearest point at either end"
+    points,known = points.copy(),np.isfinite(points).all(-1)
+    guessed = np.zeros_like(known)
+    for k in np.flatnonzero(known.any(0)&~known.all(0)):
+        runs,_ = label(~known[:,k])
+        short = (runs>0)&(np.bincount(runs)[runs]<=longest)
+        frames = np.flatnonzero(known[:,k])
+        for axis in range(3): points[short,k,axis] = np.interp(np.flatnonzero(short), frames, points[frames,k,axis])
+        guessed[short,k] = True
+    points[~known&~guessed] = np.nan
+    return points, guessed
+
+# %% ../nbs/18_ik.ipynb #fd5ea426
+def calmed(
+    points:Float[np.ndarray, "T K 3"], # NaN where a point is not known
+    fps:float,
+    cutoff:float, # Hz
+)->Float[np.ndarray, "T K 3"]:
+    "Low-pass filter without delay; unknown points stay unknown"
+    frames = np.sqrt(np.log(2))/(2*np.pi*cutoff)*fps
+    known = np.isfinite(points)
+    total = gaussian_filter1d(np.where(known, points, 0), frames, axis=0, mode="constant")
+    return np.where(known, total/np.maximum(gaussian_filter1d(known.astype(float), frames, axis=0, mode="constant"), 1e-9), np.nan)
+
+# %% ../nbs/18_ik.ipynb #014cac3f
+@dataclass(frozen=True, eq=False)
+class Fit:
+    "A motion, and how far to believe it"
+    motion:Motion
+    error:Float[np.ndarray, "T"] # Between the points and the fitted body, root mean square, m; NaN in invented frames
+    guessed:Bool[np.ndarray, "T K"] # Points that were bridged over a short gap
+    missing:Bool[np.ndarray, "T K"] # Points that were not known at all; the joints they would show are as near to rest as the others allow
+    invented:Bool[np.ndarray, "T"] # Frames without hips or shoulders; their pose lies between those around the gap
+
+    def __repr__(self):
+        return f"Fit({self.motion}, {100*np.nanmedian(self.error):.1f} cm off, {self.guessed.mean():.1%} of the points guessed, {self.missing.mean():.1%} missing, {int(self.invented.sum())} frames invented)"
+
+# %% ../nbs/18_ik.ipynb #54e9d50b
+def check_long_gaps(
+    known:Bool[np.ndarray, "T"], # Frames with hips and shoulders
+    fps:float,
+    long_gaps:str, # "refuse" or "bridge"
+):
+    "Refuse a clip that would have to be invented in part"
+    if long_gaps not in ("refuse", "bridge"): raise InputError(f'ik: long_gaps must be "refuse" or "bridge", got {long_gaps!r}')
+    if not known.any(): raise InputError(f"ik: hips and shoulders are never seen together in {len(known)} frames; there is no dancer to fit")
+    if known.all() or long_gaps=="bridge": return
+    gaps,_ = label(~known)
+    parts,_ = label(known)
+    longest = np.flatnonzero(parts==np.bincount(parts)[1:].argmax()+1)
+    first = np.flatnonzero(gaps==1)
+    raise InputError(f'ik: hips or shoulders are missing in {int((~known).sum())} frames, first from {first[0]/fps:.2f} to {(first[-1]+1)/fps:.2f} s; '
+                     f'give part=({longest[0]/fps:.2f}, {(longest[-1]+1)/fps:.2f}), the longest stretch without a gap, or long_gaps="bridge" to have poses invented')
+
+# %% ../nbs/18_ik.ipynb #17e96b88
+def start_joints(
+    points:Float[np.ndarray, "T K 3"], # m
+    markers:Markers,
+)->Float[np.ndarray, "T 24 3"]: # m; NaN where a joint is not known
+    "Joints that are markers, and toes and hands that lie among theirs"
+    joints = np.full((len(points), 24, 3), np.nan)
+    for joint in range(24):
+        here = np.flatnonzero(markers.joints==joint)
+        exact = here[(markers.offsets[here]==0).all(-1)]
+        if len(exact): joints[:,joint] = points[:,exact[0]]
+        beyond = np.setdiff1d(here, exact)[markers.offsets[np.setdiff1d(here, exact), 2 if joint in (7, 8) else 1]>-.05]
+        if joint in tips and len(beyond): joints[:,tips[joint]] = points[:,beyond].mean(1)
+    return joints
+
+# %% ../nbs/18_ik.ipynb #f14e9b95
+trunk = (1, 2, 16, 17) # Hips and shoulders
+
+def start_state(
+    joints:Float[np.ndarray, "T 24 3"], # m; hips and shoulders known
+)->State:
+    "A pose and a place to begin with"
+    pose,hips = start_pose(joints),rest_positions(SMPL_24)[[1, 2]].mean(0)
+    trans = joints[:,[1, 2]].mean(1)-pose[:,0]@hips
+    return State(pose, np.where(np.isfinite(joints[:,0]), joints[:,0], trans))
+
+# %% ../nbs/18_ik.ipynb #0c5861c7
+def between(
+    state:State, # Of the known frames
+    known:Bool[np.ndarray, "T"],
+)->State: # Of all frames
+    "Poses for the frames in between, by the shortest turns; held before the first and after the last known frame"
+    frames = np.flatnonzero(known)
+    if len(frames)==1: return State(np.repeat(state.pose, len(known), 0), np.repeat(state.trans, len(known), 0))
+    wanted = np.clip(np.arange(len(known)), frames[0], frames[-1])
+    pose = np.stack([Slerp(frames, Rotation.from_matrix(state.pose[:,joint]))(wanted).as_matrix() for joint in range(24)], axis=1)
+    return State(pose, np.stack([np.interp(wanted, frames, axis) for axis in state.trans.T], axis=1))
+
+# %% ../nbs/18_ik.ipynb #8feef362
+def fit_points(
+    points:Float[np.ndarray, "T K 3"], # m, y up; NaN where a point was not seen
+    fps:float,
+    markers:Markers=joint_markers, # What the points are
+    noise:float=.002, # How far to trust them, m; or one number per marker
+    bridge:float=.25, # Longest gap that is bridged, s
+    cutoff:float|None=None, # Smooth the points first, Hz
+    long_gaps:str="refuse", # What of longer gaps of hips or shoulders: "refuse", or "bridge" with invented poses
+)->Fit:
+    "The motion of a body that carries the markers where the points are"
+    if points.ndim!=3 or points.shape[1:]!=(len(markers), 3): raise InputError(f"fit_points: points must be (T, {len(markers)}, 3), got {points.shape}")
+    if not set(trunk)<=set(markers.joints[(markers.offsets==0).all(-1)].tolist()): raise InputError("fit_points: the markers must have both hips and both shoulders")
+    points,guessed = bridged(np.where(np.isfinite(points).all(-1, keepdims=True), points, np.nan).astype(float), round(bridge*fps))
+    if cutoff: points = calmed(points, fps, cutoff)
+    missing,joints = np.isnan(points).any(-1),start_joints(points, markers)
+    known = np.isfinite(joints[:,list(trunk)]).all((1, 2))
+    check_long_gaps(known, fps, long_gaps)
+    weights = np.where(missing, 0, 1/np.broadcast_to(noise, len(markers)))
+    state = in_parts(start_state(joints[known]), np.where(missing[...,None], 0, points)[known], weights[known], markers)
+    state = between(state, known)
+    away = np.linalg.norm(markers.place(*forward_kinematics(state.pose, state.trans))-points, axis=-1)**2
+    error = np.full(len(points), np.nan)
+    error[known] = np.sqrt(np.nanmean(away[known], axis=1))
+    return Fit(Motion(matrix_to_axis_angle(state.pose), state.trans, fps), error, guessed, missing, ~known)
+
+# %% ../nbs/18_ik.ipynb #94a948de
+def in_parts(
+    state:State,
+    points:Float[np.ndarray, "T K 3"],
+    weights:Float[np.ndarray, "T K"],
+    markers:Markers,
+    length:int=256, # Frames solved side by side; keeps memory flat
+)->State:
+    "Refine a long motion part by part"
+    cuts = [slice(i, i+length) for i in range(0, len(points), length)]
+    parts = [refine(State(state.pose[cut], state.trans[cut]), points[cut], weights[cut], markers) for cut in cuts]
+    return State(np.concatenate([part.pose for part in parts]), np.concatenate([part.trans for part in parts]))
