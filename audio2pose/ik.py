@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['joint_markers', 'left_offsets', 'landmark_markers', 'landmark_indices', 'limbs', 'tips', 'ancestors', 'parents',
-           'usual_turns', 'stiffness', 'trunk', 'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn',
-           'limb_rotations', 'trunk_frame', 'share', 'start_pose', 'limb_points', 'turn_tip', 'marker_slopes',
-           'usual_turn', 'log_slopes', 'State', 'misfit', 'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit',
-           'check_long_gaps', 'start_joints', 'start_state', 'between', 'fit_points', 'in_parts']
+           'usual_turns', 'stiffness', 'trunk', 'sure_bones', 'sure_lengths', 'body_bones', 'marker_trust', 'Markers',
+           'markers_of', 'wholebody_markers', 'unit', 'shortest_turn', 'limb_rotations', 'trunk_frame', 'share',
+           'start_pose', 'limb_points', 'turn_tip', 'marker_slopes', 'usual_turn', 'log_slopes', 'State', 'misfit',
+           'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit', 'check_long_gaps', 'start_joints', 'start_state',
+           'between', 'fit_points', 'in_parts', 'back_projected', 'hip_distance', 'rest_length', 'ratio', 'body_scale',
+           'to_body', 'Fitting', 'used_points', 'in_room', 'fit_landmarks', 'to_motion']
 
 # %% ../nbs/18_ik.ipynb #d5da2841
 from dataclasses import dataclass, replace
@@ -429,3 +431,167 @@ def in_parts(
     cuts = [slice(i, i+length) for i in range(0, len(points), length)]
     parts = [refine(State(state.pose[cut], state.trans[cut]), points[cut], weights[cut], markers) for cut in cuts]
     return State(np.concatenate([part.pose for part in parts]), np.concatenate([part.trans for part in parts]))
+
+# %% ../nbs/18_ik.ipynb #cb57ff05
+sure_bones = np.array([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16)]) # Of the 133: upper arms, forearms, thighs, shins
+sure_lengths = np.linalg.norm(SMPL_24.offsets[[18, 20, 19, 21, 4, 7, 5, 8]], axis=-1) # Of the skeleton, m
+
+def back_projected(
+    points:Float[np.ndarray, "T K 4"], # x, y, px, y down; z, m, from the hips away from the camera; score
+    distance:Float[np.ndarray, "T"], # Of the hips from the camera, m
+    size:tuple[int, int], # Of the picture, px
+    focal:float, # px
+)->Float[np.ndarray, "T K 3"]: # m; x right, y up, z towards the camera, which is at the origin
+    "Where the points are, if the hips are that far away"
+    depth = distance[:,None]+points[...,2]
+    across = (points[...,:2]-np.array(size)/2)*depth[...,None]/focal
+    return np.stack([across[...,0], -across[...,1], -depth], axis=-1)
+
+# %% ../nbs/18_ik.ipynb #59605e74
+def hip_distance(
+    points:Float[np.ndarray, "T K 4"], # Of the 133
+    size:tuple[int, int],
+    focal:float, # px
+    fps:float,
+)->Float[np.ndarray, "T"]: # m
+    "How far the hips are from the camera, from the length of arms and legs"
+    distance,(a, b) = np.full(len(points), 2.*focal/min(size)),sure_bones.T
+    for _ in range(4):
+        bones = back_projected(points[:,:17], distance, size, focal)
+        bones = bones[:,a]-bones[:,b]
+        usable = np.isfinite(bones).all(-1)
+        across,wanted = (bones[...,:2]**2).sum(-1),np.maximum(sure_lengths**2-bones[...,2]**2, .04*sure_lengths**2)
+        share = [np.where(usable, part, 0).sum(1) for part in (wanted, across)]
+        distance = distance*np.sqrt(share[0]/np.maximum(share[1], 1e-12))
+    known = np.flatnonzero((share[0]>0)&(share[1]>0))
+    if not len(known): raise InputError("ik: no arm or leg is seen whole in any frame, so nothing tells how far away the dancer is")
+    distance = np.interp(np.arange(len(points)), known, np.log(distance[known]))
+    return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.4*fps))|1, mode="nearest"), .15*fps, mode="nearest"))
+
+# %% ../nbs/18_ik.ipynb #288637a4
+body_bones = [("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")] # Parent first
+
+def rest_length(
+    start:str, # Names of landmarks
+    stop:str,
+)->float: # m
+    "How far two markers are apart on the skeleton at rest"
+    places = rest_positions(SMPL_24)[landmark_markers.joints]+landmark_markers.offsets
+    return float(np.linalg.norm(np.subtract(*places[[landmark_markers.names.index(name) for name in (start, stop)]])))
+
+def ratio(
+    points:Float[np.ndarray, "T K 3"], # In the order of `landmark_markers`, m
+    pairs:list[tuple[str, str]], # Names of landmarks
+)->float: # NaN if none of them is ever seen
+    "How much longer the skeleton is than the person, over pairs of points"
+    found = []
+    for start,stop in pairs:
+        long = np.linalg.norm(points[:,landmark_markers.names.index(start)]-points[:,landmark_markers.names.index(stop)], axis=-1)
+        if np.isfinite(long).any() and np.nanmedian(long)>1e-6: found.append(rest_length(start, stop)/np.nanmedian(long))
+    return float(np.median(found)) if found else float("nan")
+
+# %% ../nbs/18_ik.ipynb #9876c374
+def body_scale(
+    points:Float[np.ndarray, "T K 3"], # In the order of `landmark_markers`, m
+)->float:
+    "The skeleton's size over the person's, by the bones of arms and legs"
+    scale = ratio(points, [(f"{side}_{a}", f"{side}_{b}") for side in ("left", "right") for a,b in body_bones])
+    if not np.isfinite(scale): raise InputError("ik: no arm or leg is seen whole in any frame, so the size of the dancer is unknown")
+    return scale
+
+# %% ../nbs/18_ik.ipynb #06e3ee5b
+def to_body(
+    points:Float[np.ndarray, "T K 3"], # In the order of `landmark_markers`, m
+)->Float[np.ndarray, "T K 3"]: # m
+    "The same poses with the skeleton's bones"
+    at = {name: k for k,name in enumerate(landmark_markers.names)}
+    whole = body_scale(points)
+    person,body = points,whole*points
+    hips = [at["left_hip"], at["right_hip"]]
+    middle,across = body[:,hips].mean(1),unit(person[:,hips[0]]-person[:,hips[1]])*rest_length("left_hip", "right_hip")/2
+    body[:,hips[0]],body[:,hips[1]] = middle+across,middle-across
+    for side in ("left", "right"):
+        for start,stop in body_bones:
+            a,b = at[f"{side}_{start}"],at[f"{side}_{stop}"]
+            body[:,b] = body[:,a]+unit(person[:,b]-person[:,a])*rest_length(f"{side}_{start}", f"{side}_{stop}")
+        for root,names in ((f"{side}_ankle", [f"{side}_{part}" for part in ("big_toe", "small_toe", "heel")]), (f"{side}_wrist", [f"{side}_hand_{k}" for k in (5, 9, 13, 17)])):
+            size = ratio(points, [(root, name) for name in names[:3]])
+            for name in names: body[:,at[name]] = body[:,at[root]]+(person[:,at[name]]-person[:,at[root]])*(size if np.isfinite(size) else whole)
+    return body
+
+# %% ../nbs/18_ik.ipynb #cf8c14ef
+@dataclass(frozen=True)
+class Fitting:
+    "How landmarks become a motion"
+    focal:float|None = None # Of the camera, px; None: the longer side of the picture, as in many cameras
+    tilt:float = 0. # How far the camera looks down, rad; 0: level
+    part:tuple[float, float]|None = None # Only from here to there, s on the clock of the video; None: all
+    score:float = 0. # Points with a smaller raw score count as missing
+    noise:float = .02 # How far to trust the points, m
+    bridge:float = .25 # Longest gap that is bridged, s
+    cutoff:float|None = None # Smooth the points, Hz; 6 keeps dance and takes out most of the tremble
+    long_gaps:str = "refuse" # What of longer gaps: "refuse", or "bridge" with invented poses
+    floor:bool = True # Bring the lower foot to the ground over each two seconds
+    settled:bool = False # And fix standing feet (`footing.settle`)
+
+# %% ../nbs/18_ik.ipynb #6a64a924
+marker_trust = np.array([.5 if name in ("nose", *(f"{side}_{part}" for side in ("left", "right") for part in ("eye", "ear"))) else
+                         .7 if "hand" in name or "toe" in name or "heel" in name else 1. for name in landmark_markers.names])
+
+def used_points(
+    landmarks:Landmarks,
+    fitting:Fitting,
+)->Float[np.ndarray, "T K 4"]: # All 133, float64; NaN where not seen or not sure
+    "The points of the part that is wanted, evenly spaced in time"
+    if landmarks.layout!="wholebody": raise InputError(f"to_motion: a motion needs all 133 points (layout wholebody), got {landmarks.layout}")
+    points,times = landmarks.points.astype(float),landmarks.times
+    if len(times)<2 or not (np.diff(times)>0).all(): raise InputError(f"to_motion: {len(times)} frames whose times do not rise; at least two are needed, in order")
+    even = times[0]+np.arange(round((times[-1]-times[0])*landmarks.fps)+1)/landmarks.fps
+    if len(even)!=len(times) or np.abs(even-times).max()>.02/landmarks.fps:
+        points,times = at_times(points, np.interp(even, times, np.arange(len(times)))),even
+    if fitting.part is not None:
+        inside = (times>=fitting.part[0]-1e-9)&(times<fitting.part[1]-1e-9)
+        if inside.sum()<2: raise InputError(f"to_motion: part={fitting.part} holds {int(inside.sum())} frames; the clip goes from {times[0]:.2f} to {times[-1]:.2f} s")
+        points = points[inside]
+    with np.errstate(invalid="ignore"): unsure = ~np.isfinite(points[...,:3]).all(-1)|(points[...,3]<fitting.score)
+    points[unsure] = np.nan
+    return points
+
+# %% ../nbs/18_ik.ipynb #c1cdfeee
+def in_room(
+    points:Float[np.ndarray, "T K 4"], # From `used_points`
+    landmarks:Landmarks,
+    fitting:Fitting,
+)->Float[np.ndarray, "T M 3"]: # In the order of `landmark_markers`; m, y up, hips above the origin at first
+    "Where the markers are in a room with a vertical"
+    focal = fitting.focal or float(max(landmarks.size))
+    if not (np.isfinite(focal) and focal>0): raise InputError(f"to_motion: focal must be a positive number of pixels, got {fitting.focal}")
+    seen = back_projected(points, hip_distance(points, landmarks.size, focal, landmarks.fps), landmarks.size, focal)
+    seen = seen[:,landmark_indices]@axis_angle_to_matrix(np.array([-fitting.tilt, 0, 0])).T
+    hips = seen[:,[landmark_markers.names.index(f"{side}_hip") for side in ("left", "right")]].mean(1)
+    known = np.isfinite(hips).all(-1)
+    return seen-hips[known.argmax()]*[1, 0, 1]
+
+# %% ../nbs/18_ik.ipynb #f4e97394
+def fit_landmarks(
+    landmarks:Landmarks, # All 133 points
+    fitting:Fitting=Fitting(),
+)->Fit:
+    "The motion of a person in a video, and how far to believe it"
+    points = used_points(landmarks, fitting)
+    hidden = ~np.isfinite(points).all(-1)
+    check_long_gaps(bridged(points[:,[5, 6, 11, 12], :3], round(fitting.bridge*landmarks.fps))[0][...,0].sum(1)*0==0, landmarks.fps, fitting.long_gaps)
+    points[...,:3],_ = bridged(points[...,:3], round(fitting.bridge*landmarks.fps))
+    fit = fit_points(to_body(in_room(points, landmarks, fitting)), landmarks.fps, landmark_markers, fitting.noise/marker_trust, 0., fitting.cutoff, fitting.long_gaps)
+    motion = fit.motion
+    if fitting.floor: motion = replace(motion, trans=motion.trans-floor_height(motion.positions(), motion.fps)[:,None]*[0, 1, 0])
+    if fitting.settled: motion = settle(motion)
+    return replace(fit, motion=motion, guessed=hidden[:,landmark_indices]&~fit.missing)
+
+# %% ../nbs/18_ik.ipynb #61a4d96c
+def to_motion(
+    landmarks:Landmarks, # All 133 points
+    fitting:Fitting=Fitting(),
+)->Motion:
+    "The motion of a person in a video; its path through the room is approximate"
+    return fit_landmarks(landmarks, fitting).motion
