@@ -447,7 +447,7 @@ def back_projected(
     across = (points[...,:2]-np.array(size)/2)*depth[...,None]/focal
     return np.stack([across[...,0], -across[...,1], -depth], axis=-1)
 
-# %% ../nbs/18_ik.ipynb #59605e74
+# %% ../nbs/18_ik.ipynb #e4384f62
 def hip_distance(
     points:Float[np.ndarray, "T K 4"], # Of the 133
     size:tuple[int, int],
@@ -466,7 +466,7 @@ def hip_distance(
     known = np.flatnonzero((share[0]>0)&(share[1]>0))
     if not len(known): raise InputError("ik: no arm or leg is seen whole in any frame, so nothing tells how far away the dancer is")
     distance = np.interp(np.arange(len(points)), known, np.log(distance[known]))
-    return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.4*fps))|1, mode="nearest"), .15*fps, mode="nearest"))
+    return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.2*fps))|1, mode="nearest"), .08*fps, mode="nearest"))
 
 # %% ../nbs/18_ik.ipynb #288637a4
 body_bones = [("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")] # Parent first
