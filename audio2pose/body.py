@@ -6,8 +6,8 @@
 __all__ = ['trunk', 'arm', 'hand', 'leg', 'foot', 'ear', 'head', 'GROUND', 'grid', 'seams', 'regions', 'palette', 'ramps',
            'gates', 'round_cone', 'ellipsoid', 'smooth_union', 'cone', 'lump', 'body_distance', 'graded_axis',
            'half_mesh', 'with_mirror', 'edges_of', 'slope', 'unit', 'relax', 'hairline', 'collar', 'region_of', 'snap',
-           'cut', 'smooth_step', 'thickness', 'hem_quads', 'dress', 'reach', 'bone_weights', 'Body', 'build_body',
-           'load_body', 'save_body', 'bone_transforms', 'skin']
+           'cut', 'smooth_step', 'thickness', 'hem_quads', 'dress', 'reach', 'bone_weights', 'Body', 'load_body',
+           'build_body', 'save_body', 'bone_transforms', 'skin']
 
 # %% ../nbs/15_body.ipynb #fb9e9fb6
 from dataclasses import dataclass
@@ -365,7 +365,7 @@ def bone_weights(
     weights[weights<.004] = 0
     return joints, weights/weights.sum(1, keepdims=True)
 
-# %% ../nbs/15_body.ipynb #7e1cb98e
+# %% ../nbs/15_body.ipynb #485ad2fb
 @dataclass(frozen=True, eq=False)
 class Body:
     "A skinned mesh on SMPL-24 at rest: root joint at the origin, facing +z"
@@ -377,6 +377,10 @@ class Body:
     weights:Float[np.ndarray, "V 4"] # float32, how much; rows sum to 1
     sole:Float[np.ndarray, "2"] # float32, heights of the ankle and toe joints above the ground when standing, m
 
+def load_body()->Body:
+    "The body that is installed with the package"
+    with np.load(asset("body.npz")) as arrays: return Body(**arrays)
+
 # %% ../nbs/15_body.ipynb #79ef2692
 def build_body()->Body: # The same as `load_body`, computed anew (2 s; needs scikit-image)
     "Make the body from its shapes"
@@ -386,11 +390,6 @@ def build_body()->Body: # The same as `load_body`, computed anew (2 s; needs sci
     sole = rest_positions(SMPL_24)[SMPL_24.index("lankle", "rankle", "ltoes", "rtoes"), 1].reshape(2, 2).mean(1)-GROUND
     return Body(dressed["vertices"].astype(np.float32), dressed["normals"].astype(np.float32), dressed["faces"].astype(np.int32),
                 dressed["colours"], joints.astype(np.uint8), weights.astype(np.float32), sole.astype(np.float32))
-
-# %% ../nbs/15_body.ipynb #127a7ac0
-def load_body()->Body:
-    "The body that is installed with the package"
-    with np.load(asset("body.npz")) as arrays: return Body(**arrays)
 
 # %% ../nbs/15_body.ipynb #29cdde15
 def save_body(
