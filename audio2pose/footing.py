@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'knee_flexion', 'frame', 'leg_rotations', 'reachable_height', 'sole_height',
-           'contacts', 'without_short_runs', 'smooth_rotations', 'floor_height', 'pinned_toe', 'glide', 'lifted_toe',
+           'without_short_runs', 'contacts', 'smooth_rotations', 'floor_height', 'glide', 'pinned_toe', 'lifted_toe',
            'planted_foot', 'swing_times', 'at_times', 'solve_legs', 'settle']
 
 # %% ../nbs/16_footing.ipynb #9a862a05
@@ -88,6 +88,20 @@ def sole_height(
     "The lower of toe and heel, on the toe's scale"
     return np.stack([np.minimum(positions[...,toe,1], positions[...,ankle,1]+SMPL_24.offsets[toe,1]) for _,_,ankle,toe in legs.values()], axis=-1)
 
+# %% ../nbs/16_footing.ipynb #a239bccb
+def without_short_runs(
+    flags:Bool[np.ndarray, "T"],
+    shortest:int, # frames
+)->Bool[np.ndarray, "T"]:
+    "Close gaps, then drop runs, that are shorter than `shortest`"
+    flags = flags.copy()
+    for value in (False, True):
+        runs,count = label(flags==value)
+        for run in range(1, count+1):
+            frames = np.flatnonzero(runs==run)
+            if len(frames)<shortest and (value or (frames[0]>0 and frames[-1]<len(flags)-1)): flags[frames] = not value
+    return flags
+
 # %% ../nbs/16_footing.ipynb #942662db
 def contacts(
     positions:Float[np.ndarray, "T 24 3"], # m, ground at y = 0
@@ -104,20 +118,6 @@ def contacts(
         moving = np.linalg.norm(np.gradient(path[:,[0, 2]], axis=0), axis=-1)*fps if len(path)>1 else np.zeros(len(path))
         standing[:,k] = without_short_runs(low[:,k]&(moving<speed), round(shortest*fps))
     return standing
-
-# %% ../nbs/16_footing.ipynb #a239bccb
-def without_short_runs(
-    flags:Bool[np.ndarray, "T"],
-    shortest:int, # frames
-)->Bool[np.ndarray, "T"]:
-    "Close gaps, then drop runs, that are shorter than `shortest`"
-    flags = flags.copy()
-    for value in (False, True):
-        runs,count = label(flags==value)
-        for run in range(1, count+1):
-            frames = np.flatnonzero(runs==run)
-            if len(frames)<shortest and (value or (frames[0]>0 and frames[-1]<len(flags)-1)): flags[frames] = not value
-    return flags
 
 # %% ../nbs/16_footing.ipynb #3ed22295
 def smooth_rotations(
@@ -138,6 +138,19 @@ def floor_height(
     width = min(int(window*fps)|1, max(len(low)-1, 1)|1)
     return gaussian_filter1d(percentile_filter(low, 20, width, mode="nearest"), .25*window*fps, mode="nearest")
 
+# %% ../nbs/16_footing.ipynb #19ce5997
+def glide(
+    known:Int[np.ndarray, "N"], # Frames at which the value is known
+    values:Float[np.ndarray, "N"],
+    length:int, # Frames in all
+)->Float[np.ndarray, "T"]:
+    "Interpolate with zero slope at the known frames"
+    frames = np.arange(length)
+    right = np.clip(np.searchsorted(known, frames), 1, max(len(known)-1, 1)) if len(known)>1 else np.zeros(length, int)
+    left = np.maximum(right-1, 0)
+    share = np.clip((frames-known[left])/np.maximum(known[right]-known[left], 1), 0, 1)
+    return values[left]+(3*share**2-2*share**3)*(values[right]-values[left])
+
 # %% ../nbs/16_footing.ipynb #c425d7c2
 def pinned_toe(
     toe:Float[np.ndarray, "T 3"], # m
@@ -156,19 +169,6 @@ def pinned_toe(
             target[:,axis] = np.where(standing, target[:,axis], shifted)
     target[:,1] = np.maximum(target[:,1], TOE_HEIGHT)
     return target
-
-# %% ../nbs/16_footing.ipynb #19ce5997
-def glide(
-    known:Int[np.ndarray, "N"], # Frames at which the value is known
-    values:Float[np.ndarray, "N"],
-    length:int, # Frames in all
-)->Float[np.ndarray, "T"]:
-    "Interpolate with zero slope at the known frames"
-    frames = np.arange(length)
-    right = np.clip(np.searchsorted(known, frames), 1, max(len(known)-1, 1)) if len(known)>1 else np.zeros(length, int)
-    left = np.maximum(right-1, 0)
-    share = np.clip((frames-known[left])/np.maximum(known[right]-known[left], 1), 0, 1)
-    return values[left]+(3*share**2-2*share**3)*(values[right]-values[left])
 
 # %% ../nbs/16_footing.ipynb #df731710
 def lifted_toe(
