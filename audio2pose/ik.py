@@ -8,7 +8,7 @@ __all__ = ['joint_markers', 'left_offsets', 'landmark_markers', 'landmark_indice
            'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn', 'limb_rotations', 'trunk_frame',
            'share', 'start_pose', 'limb_points', 'turn_tip', 'marker_slopes', 'usual_turn', 'log_slopes', 'State',
            'misfit', 'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit', 'check_long_gaps', 'start_joints',
-           'start_state', 'between', 'fit_points', 'in_parts', 'back_projected', 'hip_distance', 'landmarks_of',
+           'start_state', 'between', 'fit_points', 'in_parts', 'back_projected', 'hip_distance', 'filmed_landmarks',
            'rest_length', 'ratio', 'body_scale', 'to_body', 'Fitting', 'used_points', 'in_room', 'fit_landmarks',
            'to_motion']
 
@@ -469,10 +469,10 @@ def hip_distance(
     distance = np.interp(np.arange(len(points)), known, np.log(distance[known]))
     return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.2*fps))|1, mode="nearest"), .08*fps, mode="nearest"))
 
-# %% ../nbs/18_ik.ipynb #566363b0
+# %% ../nbs/18_ik.ipynb #07ceb18d
 LEVEL = np.array([[1., 0, 0], [0, 1, 0], [0, 0, -1]]) # A camera that looks along -z: right, up and forward, as rows
 
-def landmarks_of(
+def filmed_landmarks(
     motion:Motion,
     eye:tuple[float, float, float]=(0., 1.2, 4.), # Place of the camera, m
     axes:Float[np.ndarray, "3 3"]=LEVEL, # Its right, up and forward, as rows
@@ -482,13 +482,13 @@ def landmarks_of(
 )->Landmarks: # The points that are no markers are NaN
     "What a detector without error would report of a motion"
     seen = (markers_of(motion, landmark_markers)-np.array(eye))@axes.T
-    if not (seen[...,2]>0).all(): raise InputError("landmarks_of: part of the dancer is behind the camera; move `eye` back")
+    if not (seen[...,2]>0).all(): raise InputError("filmed_landmarks: part of the dancer is behind the camera; move `eye` back")
     hips = seen[:,[landmark_markers.names.index(f"{side}_hip") for side in ("left", "right")], 2].mean(1)
     points = np.full((len(motion), 133, 4), np.nan)
     points[:,landmark_indices,0] = size[0]/2+focal*seen[...,0]/seen[...,2]
     points[:,landmark_indices,1] = size[1]/2-focal*seen[...,1]/seen[...,2]
     points[:,landmark_indices,2],points[:,landmark_indices,3] = seen[...,2]-hips[:,None],6.
-    return Landmarks(points, np.arange(len(motion))/motion.fps, motion.fps, size, name, made=dict(by="landmarks_of"))
+    return Landmarks(points, np.arange(len(motion))/motion.fps, motion.fps, size, name, made=dict(by="filmed_landmarks"))
 
 # %% ../nbs/18_ik.ipynb #288637a4
 body_bones = [("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")] # Parent first

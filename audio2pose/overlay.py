@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['body_lines', 'hand_lines', 'face_lines', 'left_points', 'right_points', 'side_colours', 'score_colours', 'lines_of',
            'dot_colours', 'draw_strokes', 'strokes_of', 'words_mask', 'write_words', 'annotated', 'film_size',
-           'smaller', 'pictures_at', 'sound_cut', 'has_sound', 'check_overlay', 'encoded', 'overlay', 'add_sound']
+           'smaller', 'pictures_at', 'holder', 'detected_boxes', 'sound_cut', 'has_sound', 'check_overlay', 'encoded',
+           'overlay', 'add_sound']
 
 # %% ../nbs/75_overlay.ipynb #ed881538
 import math
@@ -72,10 +73,11 @@ def draw_strokes(
                 cover = min(1., max(0., radii[n]+.5-math.hypot(x-along*(bx-ax), y-along*(by-ay))))
                 for i in range(3): picture[row, column, i] = np.uint8(picture[row, column, i]*(1-cover)+colours[n, i]*cover+.5)
 
-# %% ../nbs/75_overlay.ipynb #43be97a6
+# %% ../nbs/75_overlay.ipynb #7e4caf78
 def strokes_of(
     points:Float[np.ndarray, "K 4"], # Of one frame, in the pixels of the film
     lines:list[tuple[int, int, tuple[int, int, int]]], # From `lines_of`
+    joints:Int[np.ndarray, "_"], # Points of body and feet, which get a larger dot
     height:int, # Of the film, px
 )->tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, "N"], UInt8[np.ndarray, "N 3"]]:
     "Segments, radii and colours: bones first, dots on top"
@@ -83,10 +85,11 @@ def strokes_of(
     drawn = [(a, b, colour) for a,b,colour in lines if known[a] and known[b]]
     bones = np.array([[*points[a, :2], *points[b, :2]] for a,b,_ in drawn]).reshape(-1, 4)
     person = np.ptp(points[known, 1]) if known.any() else 0
-    thin = float(np.clip(person/300, height/900, height/240))
+    thin = float(np.clip(person/200, height/700, height/200))
     dots = np.concatenate([points[known, :2]]*2, axis=1).astype(float)
     short = np.hypot(*(bones[:, 2:]-bones[:, :2]).T)<.04*person
-    radii = np.concatenate([np.where(short, .35, .7)*thin, np.full(len(dots), .8*thin)])
+    large = np.isin(np.flatnonzero(known), joints)
+    radii = np.concatenate([np.where(short, .35, .6)*thin, np.where(large, 1.8, .7)*thin])
     colours = np.concatenate([np.array([colour for _,_,colour in drawn], np.uint8).reshape(-1, 3), dot_colours(points[known, 3].astype(float))])
     return np.concatenate([bones, dots]), radii, colours
 
@@ -118,7 +121,7 @@ def write_words(
     shade = mask[..., None]/255
     part[:] = (.35*part+.65*np.array(paper))*(1-shade)+255*shade
 
-# %% ../nbs/75_overlay.ipynb #a920c2cb
+# %% ../nbs/75_overlay.ipynb #6b0e4e79
 def annotated(
     picture:UInt8[np.ndarray, "H W 3"], # Blue, green, red
     points:Float[np.ndarray, "K 4"], # Of this frame, in its pixels
@@ -133,7 +136,7 @@ def annotated(
         sides = np.array([[x, y, u, y], [u, y, u, v], [u, v, x, v], [x, v, x, y]])
         draw_strokes(drawn, sides, np.full(4, height/500), np.full((4, 3), 255, np.uint8))
     seen = np.isfinite(points[:, :2]).all(-1)
-    if seen.any(): draw_strokes(drawn, *strokes_of(points, lines_of(layout), height))
+    if seen.any(): draw_strokes(drawn, *strokes_of(points, lines_of(layout), np.flatnonzero(np.array(layouts[layout])<23), height))
     else: write_words(drawn, "nobody found here", (.5, .12), max(10, height//18), (40, 40, 190))
     if words: write_words(drawn, words, (.5, .97), max(9, height//32))
     return drawn
@@ -167,6 +170,32 @@ def pictures_at(
         for _ in frame.wanted:
             yield number, frame.picture
             number += 1
+
+# %% ../nbs/75_overlay.ipynb #0eb8dfeb
+def holder(
+    boxes:Float[np.ndarray, "N 4"], # Corner to corner, px
+    points:Float[np.ndarray, "K 4"], # Of one person; NaN where not seen
+)->Float[np.ndarray, "4"]: # NaN if no box holds a point
+    "The box that holds most of the points; of equals the smallest"
+    known = points[np.isfinite(points[:, :2]).all(-1), :2]
+    inside = ((known>=boxes[:, None, :2])&(known<=boxes[:, None, 2:])).all(-1).sum(-1)
+    if not len(boxes) or not inside.any(): return np.full(4, np.nan)
+    return boxes[np.lexsort(((boxes[:, 2:]-boxes[:, :2]).prod(1), -inside))[0]].astype(float)
+
+def detected_boxes(
+    video:str|os.PathLike,
+    landmarks:Landmarks, # Made from that video
+    detector, # `models.rtmdet.RTMDet`
+    threshold:float=.3, # Score of a box
+)->Float[np.ndarray, "T 4"]: # px; NaN where nobody is found
+    "Where a detector finds the person of the landmarks"
+    import torch
+    from audio2pose.models.rtmdet import detect
+    found = np.full((len(landmarks), 4), np.nan)
+    for i,picture in pictures_at(video, landmarks.times):
+        boxes,_ = detect(detector, torch.from_numpy(picture)[None].to(next(detector.parameters()).device), threshold)[0]
+        found[i] = holder(boxes, landmarks.points[i])
+    return found
 
 # %% ../nbs/75_overlay.ipynb #113f80e0
 def sound_cut(

@@ -271,7 +271,7 @@ def read_keypoints(
     if path.suffix==".json": return from_json(path, fps, who)
     raise InputError(f"{path}: keypoints are read from .pkl (AIST++), .npy, .npz and .json files")
 
-# %% ../../nbs/25_data.keypoints.ipynb #dd429364
+# %% ../../nbs/25_data.keypoints.ipynb #686c9337
 def keypoint_files(
     folder:str|os.PathLike, # Or one file
 )->list[Path]: # Sorted
@@ -281,7 +281,7 @@ def keypoint_files(
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder")
     found = sorted(path for path in folder.rglob("*") if path.suffix in (".pkl", ".npy", ".npz", ".json") and path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     arrays = {path.with_suffix("") for path in found if path.suffix!=".json"}
-    files = [path for path in found if path.suffix!=".json" or path.with_suffix("") not in arrays]
+    files = [path for path in found if path.suffix!=".json" or not {path.with_suffix(""), path.with_name(path.name.removesuffix(".coco.json"))}&arrays]
     if not files: raise InputError(f"{folder}: no keypoint files in it (.pkl, .npy, .npz or .json)")
     return files
 
