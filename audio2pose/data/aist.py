@@ -207,14 +207,13 @@ def read_cameras(
     try: return json.loads((folder/f"{pairs[sequence]}.json").read_text())
     except (OSError, ValueError) as error: raise InputError(f"{folder}: the cameras of {sequence} cannot be read ({error}); fetch them again") from None
 
-# %% ../../nbs/20_data.aist.ipynb #dccdce62
+# %% ../../nbs/20_data.aist.ipynb #af840f90
 @dataclass
 class Found:
     "Files of one kind"
     files:dict[str, list[Path]] # Sequence → its files, views in order
     foreign:dict[str, str] # File that is no sequence → why
 
-# %% ../../nbs/20_data.aist.ipynb #4c78ae55
 def find_sequences(
     folder:str|os.PathLike, # Searched with its subfolders
     suffixes:tuple[str, ...], # Such as (".pkl",)
