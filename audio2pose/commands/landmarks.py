@@ -68,7 +68,7 @@ def machine_for(
     if device.startswith("cuda"): return Machine(device, frames=batch or 128, bundle=2**30, detect=(batch or 128)//2+1, pose=batch or 128)
     return Machine(device, pose=batch or 8)
 
-# %% ../../nbs/86_commands.landmarks.ipynb #77cf937e
+# %% ../../nbs/86_commands.landmarks.ipynb #459b001c
 Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a tab separated table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]
 
 def landmarks(
@@ -106,7 +106,7 @@ def landmarks(
     from audio2pose.extract.landmarks import Settings, extract
     device = chosen_device(device)
     settings = Settings(detector, pose, precision_for(precision, device), rate, sampler, 1, *span(seconds, "--seconds", usual(source, .2, 60)), span(fps, "--fps", usual(source, 24, 60)),
-                        every, threshold, min(.1, threshold), people, .05, boxes, "seed" if compat else points, stored(fractions, no_score, compat), refine, tuple(also or ()))
+                        every, threshold, min(.2, threshold), 1. if compat else .8, people, .05, boxes, "seed" if compat else points, stored(fractions, no_score, compat), refine, tuple(also or ()))
     found = extract(source, out, settings, machine_for(device, batch), (detector_weights, pose_weights), videos, "processes" if engine=="here" and workers>1 else engine, Seats(workers, gpus), retry or ())
     tell(*found, out, "random" in (detector_weights, pose_weights))
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'find_weights', 'fused', 'seeded', 'Nets',
-           'load_nets', 'Clip', 'Shot', 'Ended', 'unfit', 'length_of', 'sampled', 'Reader', 'read', 'served', 'Group',
-           'Bundle', 'bundled', 'grouped', 'by_group', 'look', 'choose', 'certain', 'doubtful', 'gaps', 'doubted',
-           'settle', 'bridged', 'settled', 'Crop', 'crops_of', 'pose', 'Extraction', 'clips_in', 'process', 'people_in',
-           'look_once', 'crowd', 'verdict_on', 'landmarks_of', 'finish', 'plain', 'about', 'spent', 'jobs_of', 'job_of',
-           'extract', 'tell_bad_rows', 'time_of']
+           'load_nets', 'Clip', 'Track', 'Shot', 'Ended', 'unfit', 'length_of', 'sampled', 'Reader', 'read', 'served',
+           'Group', 'Bundle', 'bundled', 'grouped', 'by_group', 'look', 'apart', 'boxes_in', 'pairs', 'within_reach',
+           'settle', 'doubtful', 'gaps', 'doubted', 'bridged', 'settled', 'Crop', 'crops_of', 'pose', 'Extraction',
+           'clips_in', 'process', 'people_in', 'look_once', 'crowd', 'verdict_on', 'main_person', 'landmarks_of',
+           'finish', 'plain', 'about', 'spent', 'jobs_of', 'job_of', 'extract', 'tell_bad_rows', 'time_of']
 
 # %% ../../nbs/51_extract.landmarks.ipynb #de0b1d82
 import math
@@ -35,7 +35,7 @@ from ..models.rtmw3d import RTMW3D, crop_frames, cropped, load_rtmw3d, peaks, pl
 from ..models.weights import fetch_known, file_sha256, known_weights
 from ..video import Ahead, Cut, Video, frames, legacy_moments, moments, probe
 
-# %% ../../nbs/51_extract.landmarks.ipynb #c83966de
+# %% ../../nbs/51_extract.landmarks.ipynb #d1de4ddf
 @dataclass(frozen=True)
 class Settings:
     "What is wanted, and what counts"
@@ -50,7 +50,8 @@ class Settings:
     fps:tuple[float, float] = (0., math.inf) # Of videos that are taken, with half a percent of tolerance: 23.976 is 24
     every:int = 1 # Detect in every so many frames; boxes between them are interpolated
     threshold:float = .3 # A box of a higher score is a person
-    doubt:float = .1 # A box of a higher score may be one: look at the frames around it
+    doubt:float = .2 # A box of a higher score may be one: look at the frames around it
+    nested:float = .8 # A box that shares more than this with a better one is the same person; 1: it counts, as in the older extractor
     people:str = "fraction" # Of frames with several people that is accepted; "any": none is; "largest": all are
     share:float = .05 # That fraction
     boxes:bool = False # Where a table says in which box the person is, believe it
@@ -158,7 +159,7 @@ def load_nets(
         found.append(fused(model).to(device, dtype))
     return Nets(*found, device)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #30687065
+# %% ../../nbs/51_extract.landmarks.ipynb #e2ed6fc5
 @dataclass(eq=False)
 class Clip:
     "A segment under way"
@@ -172,11 +173,19 @@ class Clip:
     ended:bool = False # No more frames will come
     verdict:tuple[str, str]|None = None # Outcome and reason, once decided
     before:Any = None # The last shot that was looked at
-    box:Any = None # Of the person when last seen
-    points:dict = field(default_factory=dict) # Number of a frame with somebody in it → (K, 4)
+    tracks:list["Track"] = field(default_factory=list) # People
     crowded:int = 0 # Frames with several people
     looked:int = 0 # Frames in which was detected
     notes:dict = field(default_factory=dict)
+
+# %% ../../nbs/51_extract.landmarks.ipynb #486e4902
+@dataclass(eq=False)
+class Track:
+    "A person of a clip, over time"
+    box:np.ndarray # Where she was last
+    time:float # When that was, s
+    area:float = 0. # Of all her boxes, px²
+    points:dict = field(default_factory=dict) # Number of a frame with her in it → (K, 4)
 
 # %% ../../nbs/51_extract.landmarks.ipynb #8ec3b1b9
 @dataclass(eq=False)
@@ -372,38 +381,88 @@ def look(
         scores,boxes = (torch.cat(parts, 1).cpu().numpy() for parts in zip(*levels))
         for i,shot in enumerate(part): shot.found = people(scores[i], boxes[i], tuple(shot.group.pictures.shape[1:3]), side, doubt)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #01bca0f5
-def choose(
-    boxes:Float[np.ndarray, "N 4"], # At least one
-    last:Float[np.ndarray, "4"]|None, # Where the person was
-)->Float[np.ndarray, "4"]:
-    "The box of the person that is followed"
-    if last is not None:
-        overlap = overlaps(last[None], boxes)[0]
-        if overlap.max()>.1: return boxes[overlap.argmax()]
-    return boxes[(boxes[:, 2:]-boxes[:, :2]).prod(1).argmax()]
+# %% ../../nbs/51_extract.landmarks.ipynb #964257d6
+def apart(
+    boxes:Float[np.ndarray, "N 4"], # Best first
+    nested:float, # Share of the smaller one, above which two boxes are one person
+)->list[int]: # Those that are kept
+    "Boxes that do not lie in better ones, nor around them"
+    kept = []
+    areas = (boxes[:, 2:]-boxes[:, :2]).prod(1)
+    for i,box in enumerate(boxes):
+        sides = np.minimum(box[2:], boxes[kept, 2:])-np.maximum(box[:2], boxes[kept, :2])
+        share = sides.clip(0).prod(1)/np.maximum(np.minimum(areas[i], areas[kept]), 1e-9)
+        if not (share>nested).any(): kept.append(i)
+    return kept
 
-# %% ../../nbs/51_extract.landmarks.ipynb #1583d4d6
-def certain(shot:Shot, settings:Settings)->np.ndarray:
-    "Boxes of those who certainly are in a shot"
+# %% ../../nbs/51_extract.landmarks.ipynb #92c7de19
+def boxes_in(
+    shot:Shot, # Looked at
+    settings:Settings,
+    least:float|None=None, # Score; None: of those who certainly are people
+    most:int=4, # Largest scores
+)->Float[np.ndarray, "N 4"]:
+    "People in a shot"
     boxes,scores = shot.found
-    return boxes[scores>settings.threshold]
+    boxes = boxes[scores>(settings.threshold if least is None else least)]
+    return boxes[apart(boxes, settings.nested)][:most]
 
+# %% ../../nbs/51_extract.landmarks.ipynb #4964fd91
+def pairs(
+    a:Float[np.ndarray, "N 4"],
+    b:Float[np.ndarray, "M 4"],
+    least:float, # Overlap
+)->list[tuple[int, int]]:
+    "Which box of `b` is which of `a`"
+    overlap,found = overlaps(a, b),[]
+    while overlap.size and overlap.max()>least:
+        i,j = np.unravel_index(overlap.argmax(), overlap.shape)
+        found.append((int(i), int(j)))
+        overlap[i],overlap[:, j] = -1,-1
+    return found
+
+# %% ../../nbs/51_extract.landmarks.ipynb #a34240ab
+def within_reach(
+    track:Track,
+    box:Float[np.ndarray, "4"],
+    moment:float, # s
+)->bool:
+    "Whether a lost person may have come here: two body lengths a second, about the same size, not after two seconds"
+    gap,side = moment-track.time,float((track.box[2:]-track.box[:2]).max())
+    way = float(np.abs((box[:2]+box[2:]-track.box[:2]-track.box[2:])/2).max())
+    return gap<=2 and way<(.5+2*gap)*side and .5<float((box[2:]-box[:2]).max())/side<2
+
+# %% ../../nbs/51_extract.landmarks.ipynb #80cc6340
+def settle(
+    clip:Clip,
+    number:int, # Of the frame
+    shot:Shot,
+    boxes:Float[np.ndarray, "N 4"], # People in it
+)->Iterator[tuple[int, Shot, Float[np.ndarray, "4"], Track]]:
+    "Who is in a frame"
+    clip.crowded += len(boxes)>1
+    recent = [track for track in clip.tracks if shot.time-track.time<=2]
+    same = {j: recent[i] for i,j in pairs(np.array([track.box for track in recent]).reshape(-1, 4), boxes, .1)}
+    for j,box in enumerate(boxes):
+        lost = [track for track in recent if track not in same.values() and within_reach(track, box, shot.time)]
+        if j not in same: same[j] = max(lost, key=lambda track: track.time, default=None) or Track(box, shot.time)
+        track = same[j]
+        if track not in clip.tracks: clip.tracks.append(track)
+        track.box,track.time = box,shot.time
+        track.area += float((box[2:]-box[:2]).prod())
+        yield number, shot, box, track
+
+# %% ../../nbs/51_extract.landmarks.ipynb #d2037b5c
 def doubtful(
     before:Shot, # Both looked at
     after:Shot,
-    last:Float[np.ndarray, "4"]|None, # Where the person was in `before`
     settings:Settings,
 )->bool:
     "Whether something may have happened between two shots"
-    a,b = certain(before, settings),certain(after, settings)
-    if bool(len(a))!=bool(len(b)): return True
-    suspects = max(len(before.found[1]), len(after.found[1]))
-    if not len(a): return suspects>0
-    box = choose(a, last)
-    if overlaps(box[None], choose(b, box)[None])[0, 0]<.3: return True
-    if settings.people=="largest" or min(len(a), len(b))>1: return False
-    return suspects>1
+    a,b = boxes_in(before, settings),boxes_in(after, settings)
+    if len(pairs(a, b, .3))<max(len(a), len(b)): return True
+    if len(a) and settings.people=="largest" or len(a)>1: return False
+    return max(len(boxes_in(shot, settings, settings.doubt)) for shot in (before, after))>len(a)
 
 # %% ../../nbs/51_extract.landmarks.ipynb #4a098ecd
 def gaps(
@@ -418,80 +477,65 @@ def gaps(
             between = []
         else: between.append((number, shot))
 
-# %% ../../nbs/51_extract.landmarks.ipynb #cd160c8d
+# %% ../../nbs/51_extract.landmarks.ipynb #efae8546
 def doubted(
     clip:Clip,
     settings:Settings,
 )->Iterator[Shot]: # To be looked at
     "Shots between two looks that must be looked at themselves"
-    before,last = clip.before,clip.box
+    before = clip.before
     for between,(_,after) in gaps(clip, settings.every):
-        if between and doubtful(before, after, last, settings): yield from (shot for _,shot in between)
-        if len(boxes := certain(after, settings)): last = choose(boxes, last)
+        if between and doubtful(before, after, settings): yield from (shot for _,shot in between)
         before = after
 
-# %% ../../nbs/51_extract.landmarks.ipynb #39f7aa1e
-def settle(
-    clip:Clip,
-    number:int, # Of the frame
-    shot:Shot, # Looked at
-    settings:Settings,
-)->Iterator[tuple[int, Shot, Float[np.ndarray, "4"]]]: # The box of the person, if there is one
-    "Who is in a frame that was looked at"
-    boxes = certain(shot, settings)
-    clip.looked += 1
-    clip.crowded += len(boxes)>1
-    if not len(boxes): return
-    clip.box = choose(boxes, clip.box)
-    yield number, shot, clip.box
-
-# %% ../../nbs/51_extract.landmarks.ipynb #b7ceadbb
+# %% ../../nbs/51_extract.landmarks.ipynb #8fb244bb
 def bridged(
     clip:Clip,
     between:list[tuple[int, Shot]], # Nothing doubtful about them
     after:Shot,
     settings:Settings,
-)->Iterator[tuple[int, Shot, Float[np.ndarray, "4"]]]:
-    "Boxes of frames that were not looked at, on the straight line from look to look"
-    here,there = certain(clip.before, settings),certain(after, settings)
-    clip.crowded += len(between)*(min(len(here), len(there))>1)
-    if not len(there): return
-    box = choose(there, clip.box)
+)->Iterator[tuple[int, Shot, Float[np.ndarray, "N 4"]]]:
+    "Boxes of shots that were not looked at, on straight lines from look to look"
+    a,b = boxes_in(clip.before, settings),boxes_in(after, settings)
+    same = pairs(a, b, .3)
+    start,end = a[[i for i,_ in same]],b[[j for _,j in same]]
     for number,shot in between:
         part = (shot.time-clip.before.time)/max(after.time-clip.before.time, 1e-9)
-        yield number, shot, (clip.box+part*(box-clip.box)).astype(np.float32)
+        yield number, shot, (start+part*(end-start)).astype(np.float32)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #89c3ff48
+# %% ../../nbs/51_extract.landmarks.ipynb #9c71aebf
 def settled(
     clip:Clip,
     settings:Settings,
     dense:set[int], # `id`s of shots that were doubtful
-)->Iterator[tuple[int, Shot, Float[np.ndarray, "4"]]]: # Number, shot and box of each frame in which there is somebody
-    "Boxes of all waiting shots up to the last look"
+)->Iterator[tuple[int, Shot, Float[np.ndarray, "4"], Track]]: # Number, shot, box and track of everybody in them
+    "Who is in all waiting shots up to the last look"
     done = 0
     for between,(number,after) in gaps(clip, settings.every):
-        if between and id(between[0][1]) in dense:
-            for early,shot in between: yield from settle(clip, early, shot, settings)
-        elif between: yield from bridged(clip, between, after, settings)
-        yield from settle(clip, number, after, settings)
+        looked = [(number, after)]
+        if between and id(between[0][1]) in dense: looked = between+looked
+        elif between:
+            for one in bridged(clip, between, after, settings): yield from settle(clip, *one)
+        for number,shot in looked: yield from settle(clip, number, shot, boxes_in(shot, settings))
+        clip.looked += len(looked)
         clip.before = after
         done += len(between)+1
     del clip.waiting[:done]
 
-# %% ../../nbs/51_extract.landmarks.ipynb #9373d642
+# %% ../../nbs/51_extract.landmarks.ipynb #ebd063c2
 @dataclass(eq=False)
 class Crop:
     "A person of a frame, and who wants her"
     shot:Shot
     box:np.ndarray
-    wanted:list[tuple[Clip, int]]
+    wanted:list[tuple[Track, int]] # As which frame of which track
 
 def crops_of(
-    found:Iterable[tuple[Clip, int, Shot, np.ndarray]],
+    found:Iterable[tuple[int, Shot, np.ndarray, Track]],
 )->list[Crop]:
     "What has to be cut out, each once"
     crops = {}
-    for clip,number,shot,box in found: crops.setdefault((id(shot), box.tobytes()), Crop(shot, box, [])).wanted.append((clip, number))
+    for number,shot,box,track in found: crops.setdefault((id(shot), box.tobytes()), Crop(shot, box, [])).wanted.append((track, number))
     return list(crops.values())
 
 # %% ../../nbs/51_extract.landmarks.ipynb #a6e7c386
@@ -553,7 +597,7 @@ def clips_in(
         if clip.verdict: clip.waiting.clear()
     return [clip for clip in clips if not clip.verdict]
 
-# %% ../../nbs/51_extract.landmarks.ipynb #2849bc5b
+# %% ../../nbs/51_extract.landmarks.ipynb #c2f57729
 def process(self:Extraction,
     nets:Nets,
     bundle:Bundle,
@@ -567,22 +611,21 @@ def process(self:Extraction,
         for first in range(0, len(crops), batch):
             part = crops[first:first+batch]
             for crop,points in zip(part, pose(nets, part, self.settings.refine)):
-                for clip,number in crop.wanted: clip.points[number] = points
+                for track,number in crop.wanted: track.points[number] = points
     except Exception as error: # Too little memory, or a mistake of ours
         for clip in clips: clip.verdict = "error", reason_of(error)
 
 Extraction.process = process
 
-# %% ../../nbs/51_extract.landmarks.ipynb #bdef7e4f
+# %% ../../nbs/51_extract.landmarks.ipynb #f1f44494
 def people_in(self:Extraction,
     nets:Nets,
     clips:list[Clip],
-)->Iterator[tuple[Clip, int, Shot, np.ndarray]]: # Clip, number of the frame, shot, box
+)->Iterator[tuple[int, Shot, np.ndarray, Track]]: # Number of the frame, shot, box, person
     "Look, look again where it is doubtful, and decide who is where"
     settings,told = self.settings,[clip for clip in clips if self.settings.boxes and clip.segment.box]
     for clip in told:
-        box = np.array(clip.segment.box, np.float32)
-        yield from ((clip, number, shot, box) for number,shot in clip.waiting)
+        for number,shot in clip.waiting: yield from settle(clip, number, shot, np.array([clip.segment.box], np.float32))
         clip.waiting.clear()
     clips = [clip for clip in clips if clip not in told]
     self.look(nets, [shot for clip in clips for _,(_,shot) in gaps(clip, settings.every)])
@@ -591,7 +634,7 @@ def people_in(self:Extraction,
     for clip in clips:
         found = list(settled(clip, settings, set(map(id, dense[clip]))))
         clip.verdict = crowd(clip, settings, clip.most)
-        if clip.verdict is None: yield from ((clip, *one) for one in found)
+        if clip.verdict is None: yield from found
 
 Extraction.people_in = people_in
 
@@ -606,7 +649,7 @@ def look_once(self:Extraction,
 
 Extraction.look = look_once
 
-# %% ../../nbs/51_extract.landmarks.ipynb #35408ef9
+# %% ../../nbs/51_extract.landmarks.ipynb #1409df1f
 def crowd(
     clip:Clip,
     settings:Settings,
@@ -615,9 +658,9 @@ def crowd(
     "Whether there are too many people"
     limit = dict(any=0, fraction=settings.share*frames, largest=math.inf)[settings.people]
     if clip.crowded<=limit: return None
-    return "multi_person", f"there are several people in {'at least ' if not clip.ended else ''}{clip.crowded} frames; to follow one of them ask for people=largest"
+    return "multi_person", f"there are several people in {'at least ' if not clip.ended else ''}{clip.crowded} of its frames; to follow the largest of them: --people largest"
 
-# %% ../../nbs/51_extract.landmarks.ipynb #447d7cc2
+# %% ../../nbs/51_extract.landmarks.ipynb #bd9bea60
 def verdict_on(
     clip:Clip,
     settings:Settings,
@@ -627,10 +670,18 @@ def verdict_on(
     if clip.verdict: return clip.verdict
     if (count+.5)/clip.fps<min(settings.shortest, 1): return "bad_video" if "cut_off" in clip.notes else "too_short", f"only {count} frames of it could be decoded"
     if fault := crowd(clip, settings, count): return fault
-    if not clip.points: return "no_person", f"nobody is in any of its {count} frames"
+    if not clip.tracks: return "no_person", f"nobody is in any of its {count} frames"
     return None
 
-# %% ../../nbs/51_extract.landmarks.ipynb #d36fb156
+# %% ../../nbs/51_extract.landmarks.ipynb #bb14f93a
+def main_person(
+    clip:Clip,
+)->dict[int, np.ndarray]: # Number of a frame → (K, 4)
+    "The points of one person"
+    if clip.crowded: return max(clip.tracks, key=lambda track: track.area).points
+    return {number: points for track in clip.tracks for number,points in track.points.items()}
+
+# %% ../../nbs/51_extract.landmarks.ipynb #a86cd63d
 def landmarks_of(
     clip:Clip,
     settings:Settings,
@@ -638,15 +689,15 @@ def landmarks_of(
 )->Landmarks:
     "A finished clip; frames without anybody are NaN"
     points = np.full((len(clip.times), 133, 4), np.nan, np.float32)
-    for number,one in clip.points.items(): points[number] = one
+    for number,one in main_person(clip).items(): points[number] = one
     video,segment = clip.video,clip.segment
     end = None if math.isinf(segment.end) else segment.end
     film = dict(fps=video.fps, seconds=video.seconds, turned=video.turn, hdr=video.hdr)
-    made = dict(about, video=film, segment=dict(start=segment.start, end=end, text=segment.text), looked=clip.looked, crowded=clip.crowded, **clip.notes,
+    made = dict(about, video=film, segment=dict(start=segment.start, end=end, text=segment.text), looked=clip.looked, crowded=clip.crowded, people=len(clip.tracks), **clip.notes,
                 video_frames=[round(moment*video.fps) for moment in clip.times])
     return Landmarks(points, np.array(clip.times), clip.fps, (video.width, video.height), clip.key, source=video.path.name, made=made).subset(settings.layout)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #7083b265
+# %% ../../nbs/51_extract.landmarks.ipynb #2455a867
 def finish(self:Extraction,
     clip:Clip,
 )->Outcome:
@@ -659,7 +710,7 @@ def finish(self:Extraction,
         if kind not in self.settings.also: continue
         files.append(self.out/f"{clip.key}.{dict(coco='coco.json', pose='pose')[kind]}")
         writer(landmarks, files[-1])
-    clip.points.clear()
+    clip.tracks.clear()
     return Outcome(clip.key, "made", files=written(self.out, *files), info=dict(frames=len(landmarks), nobody=int((~landmarks.seen).sum())))
 
 Extraction.finish = finish
