@@ -1,12 +1,12 @@
 "RTMW3D, its crops and its decoding against numbers of the published programs"
-import csv
+import copy
 import hashlib
 import json
 
 import numpy as np
 import pytest
 import torch
-from test_rtmdet import errors, golden_input, landmarks, picture, ruled  # noqa: F401
+from test_rtmdet import errors, golden_input, landmarks, picture, published_keys, ruled  # noqa: F401
 
 from audio2pose.models import rtmw3d
 from audio2pose.models.rtmw3d import RTMW3D, cropped, crop_frames, normalised, peaks, placed
@@ -23,16 +23,14 @@ def net(landmarks): return ruled(RTMW3D("l"), landmarks, "rtmw3d_l")  # noqa: F8
 
 
 @pytest.mark.parametrize("name", ["l", "x"])
-def test_keys_are_the_published_ones_in_their_order(name, shared):
-    lines = shared(f"reference/rtmw3d_{name}_keys.tsv").read_text().splitlines()
-    published = [tuple(line.split("\t")[:2]) for line in lines if not line.endswith("num_batches_tracked") and "\t[" in line]
+def test_keys_are_the_published_ones_in_their_order(name):
     with torch.device("meta"): state = RTMW3D(name).state_dict()
-    assert [(key, str(list(tensor.shape))) for key,tensor in state.items() if not key.endswith("num_batches_tracked")]==published
+    ours = [(key, "x".join(map(str, tensor.shape)) or "scalar") for key,tensor in state.items()]
+    assert ours==[(row["key"], row["shape"]) for row in published_keys(f"rtmw3d_{name}")]
 
 
 def check_net(net, name, landmarks, errors):  # noqa: F811
-    rows = list(csv.DictReader((landmarks/f"keys_{name}.tsv").open(), delimiter="\t"))
-    assert [row["key"] for row in rows]==list(net.state_dict())
+    for row in published_keys(name): np.testing.assert_allclose(float(net.state_dict()[row["key"]].double().sum()), float(row["sum"]), rtol=1e-6, atol=1e-5, err_msg=row["key"])
     with np.load(landmarks/f"{name}.npz") as file: golden = dict(file)
     for kind in ("mosaic", "noise"):
         x = golden_input(kind, 1, 384, 288, rtmw3d.pose_mean, rtmw3d.pose_std)
@@ -54,8 +52,11 @@ def test_x_is_the_reference(landmarks, errors): check_net(ruled(RTMW3D("x"), lan
 
 
 def test_the_reference_s_crops_give_its_bins(net, landmarks):  # noqa: F811
-    with np.load(landmarks/"pic_crops.npz") as file: crops = torch.from_numpy(file["crops"])
     with np.load(landmarks/"rtmw3d_l.npz") as file: golden = dict(file)
+    with np.load(landmarks/"pic_crops.npz") as file: off = torch.from_numpy(file["off"]) # OpenCV's crops, as what they differ from exact ones by: a grey level in 1 % of the places
+    where = crop_frames(torch.from_numpy(golden["pic_boxes_in"]))
+    crops = (cropped(torch.from_numpy(picture(720, 1280, 1))[None], torch.zeros(3, dtype=torch.int), *where)+off).to(torch.uint8)
+    assert hashlib.sha256(crops.numpy().tobytes()).hexdigest().startswith("cb75428915ba523d")
     logits = net(normalised(crops.flip(-1), rtmw3d.pose_mean, rtmw3d.pose_std))
     bins,score = peaks(logits)
     for i,axis in enumerate("xyz"):
@@ -113,8 +114,17 @@ def test_a_batch_is_as_its_parts(net):
         assert (both[0][i]==one[0][0]).float().mean()>.95
 
 
-def test_half_precision_stays_near(net):
-    import copy
+# ---- half precision
+# Random weights magnify rounding from layer to layer, so little can be asked here: that nothing overflows, that the logits
+# keep their shape, and that most best classes stay. It says nothing about trained weights. (Measured: bf16 keeps 68-73 % of
+# the best classes and a correlation of .984, rounding the weights alone to fp16 95-96 % and .9996; chance is 0.2 %.)
+
+@pytest.mark.parametrize("dtype,arithmetic,alike,kept", [(torch.bfloat16, True, .97, .55), (torch.float16, False, .999, .9)])
+def test_half_precision_keeps_most_of_the_answer(net, dtype, arithmetic, alike, kept):
     x = golden_input("mosaic", 1, 384, 288, rtmw3d.pose_mean, rtmw3d.pose_std)
-    full,half = net(x)[0],copy.deepcopy(net).bfloat16()(x.bfloat16())[0].float()
-    assert np.corrcoef(full.flatten(), half.flatten())[0, 1]>.7 # Random weights magnify rounding as trained ones do not
+    low = copy.deepcopy(net).to(dtype)
+    answers = low(x.to(dtype)) if arithmetic else low.float()(x) # Convolutions in fp16 take a CPU most of a minute
+    for full,half in zip(net(x), answers):
+        assert half.isfinite().all()
+        assert np.corrcoef(full.flatten(), half.float().flatten())[0, 1]>alike
+        assert (full.argmax(-1)==half.argmax(-1)).float().mean()>kept
