@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['joint_markers', 'left_offsets', 'landmark_markers', 'landmark_indices', 'limbs', 'tips', 'ancestors', 'parents',
            'usual_turns', 'stiffness', 'trunk', 'sure_bones', 'sure_lengths', 'LEVEL', 'body_bones', 'marker_trust',
-           'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn', 'limb_rotations', 'trunk_frame',
-           'share', 'start_pose', 'limb_points', 'turn_tip', 'marker_slopes', 'usual_turn', 'log_slopes', 'State',
-           'misfit', 'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit', 'check_long_gaps', 'start_joints',
-           'start_state', 'between', 'fit_points', 'in_parts', 'back_projected', 'hip_distance', 'filmed_landmarks',
-           'rest_length', 'ratio', 'body_scale', 'to_body', 'Fitting', 'used_points', 'in_room', 'fit_landmarks',
-           'to_motion']
+           'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn', 'frame', 'limb_rotations',
+           'trunk_frame', 'share', 'start_pose', 'limb_points', 'turn_tip', 'marker_slopes', 'usual_turn', 'log_slopes',
+           'State', 'misfit', 'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit', 'check_long_gaps',
+           'start_joints', 'start_state', 'between', 'fit_points', 'in_parts', 'back_projected', 'hip_distance',
+           'filmed_landmarks', 'rest_length', 'ratio', 'body_scale', 'to_body', 'Fitting', 'used_points', 'in_room',
+           'fit_landmarks', 'to_motion']
 
-# %% ../nbs/18_ik.ipynb #d5da2841
+# %% ../nbs/18_ik.ipynb #06297219
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,8 @@ from scipy.ndimage import gaussian_filter1d, label, median_filter
 from scipy.spatial.transform import Rotation, Slerp
 
 from .core import InputError
-from .footing import at_times, floor_height, frame, settle
+from .footing import at_times, floor_height, settle
+from .footing import frame as exact_frame
 from .landmarks import Landmarks
 from .motion import Motion, forward_kinematics
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
@@ -74,7 +75,7 @@ def wholebody_markers()->Markers:
 landmark_markers = wholebody_markers()
 landmark_indices = COCO_WHOLEBODY_133.index(*landmark_markers.names) # Their numbers among the 133
 
-# %% ../nbs/18_ik.ipynb #7bc69be7
+# %% ../nbs/18_ik.ipynb #2b87c709
 def unit(
     x:Float[np.ndarray, "*batch 3"],
 )->Float[np.ndarray, "*batch 3"]:
@@ -91,6 +92,13 @@ def shortest_turn(
     sine,cosine = np.linalg.norm(axis, axis=-1, keepdims=True),(a*b).sum(-1, keepdims=True)
     spare = unit(np.cross(a, np.where(np.abs(a[...,:1])<.6, [1., 0, 0], [0, 1., 0]))) # For half a turn any axis across will do
     return axis_angle_to_matrix(np.where(sine>1e-9, axis/np.maximum(sine, 1e-12), spare)*np.arctan2(sine, cosine))
+
+def frame(
+    along:Float[np.ndarray, "*batch 3"], # First axis
+    towards:Float[np.ndarray, "*batch 3"], # Second axis, after removing its part along the first
+)->Float[np.ndarray, "*batch 3 3"]: # Columns are the axes
+    "A right-handed frame from two directions; points that coincide give some frame, not none"
+    return exact_frame(along+1e-12*np.array([.2, 1, .1]), towards+1e-12*np.array([1, .3, .7]))
 
 # %% ../nbs/18_ik.ipynb #8537e3f5
 limbs = ((16, 18, 20, (0, -1., 0)), (17, 19, 21, (0, 1., 0)), (1, 4, 7, (1., 0, 0)), (2, 5, 8, (1., 0, 0))) # Upper joint, hinge, end, axis of bending at rest
@@ -339,11 +347,12 @@ class Fit:
     def __repr__(self):
         return f"Fit({self.motion}, {100*np.nanmedian(self.error):.1f} cm off, {self.guessed.mean():.1%} of the points guessed, {self.missing.mean():.1%} missing, {int(self.invented.sum())} frames invented)"
 
-# %% ../nbs/18_ik.ipynb #54e9d50b
+# %% ../nbs/18_ik.ipynb #a5939a7e
 def check_long_gaps(
     known:Bool[np.ndarray, "T"], # Frames with hips and shoulders
     fps:float,
     long_gaps:str, # "refuse" or "bridge"
+    start:float=0., # Of the first frame on the clock of the video, s
 ):
     "Refuse a clip that would have to be invented in part"
     if long_gaps not in ("refuse", "bridge"): raise InputError(f'ik: long_gaps must be "refuse" or "bridge", got {long_gaps!r}')
@@ -353,8 +362,8 @@ def check_long_gaps(
     parts,_ = label(known)
     longest = np.flatnonzero(parts==np.bincount(parts)[1:].argmax()+1)
     first = np.flatnonzero(gaps==1)
-    raise InputError(f'ik: hips or shoulders are missing in {int((~known).sum())} frames, first from {first[0]/fps:.2f} to {(first[-1]+1)/fps:.2f} s; '
-                     f'give part=({longest[0]/fps:.2f}, {(longest[-1]+1)/fps:.2f}), the longest stretch without a gap, or long_gaps="bridge" to have poses invented')
+    raise InputError(f'ik: hips or shoulders are missing in {int((~known).sum())} frames, first from {start+first[0]/fps:.2f} to {start+(first[-1]+1)/fps:.2f} s; '
+                     f'give part=({start+(longest[0]-.5)/fps:.3f}, {start+(longest[-1]+.5)/fps:.3f}), the longest stretch without a gap, or long_gaps="bridge" to have poses invented')
 
 # %% ../nbs/18_ik.ipynb #17e96b88
 def start_joints(
@@ -556,14 +565,14 @@ class Fitting:
     floor:bool = True # Bring the lower foot to the ground over each two seconds
     settled:bool = False # And fix standing feet (`footing.settle`)
 
-# %% ../nbs/18_ik.ipynb #6a64a924
+# %% ../nbs/18_ik.ipynb #8dc3bfd7
 marker_trust = np.array([.5 if name in ("nose", *(f"{side}_{part}" for side in ("left", "right") for part in ("eye", "ear"))) else
                          .7 if "hand" in name or "toe" in name or "heel" in name else 1. for name in landmark_markers.names])
 
 def used_points(
     landmarks:Landmarks,
     fitting:Fitting,
-)->Float[np.ndarray, "T K 4"]: # All 133, float64; NaN where not seen or not sure
+)->tuple[Float[np.ndarray, "T K 4"], float]: # All 133, float64, NaN where not seen or not sure; time of the first frame, s
     "The points of the part that is wanted, evenly spaced in time"
     if landmarks.layout!="wholebody": raise InputError(f"to_motion: a motion needs all 133 points (layout wholebody), got {landmarks.layout}")
     points,times = landmarks.points.astype(float),landmarks.times
@@ -574,10 +583,10 @@ def used_points(
     if fitting.part is not None:
         inside = (times>=fitting.part[0]-1e-9)&(times<fitting.part[1]-1e-9)
         if inside.sum()<2: raise InputError(f"to_motion: part={fitting.part} holds {int(inside.sum())} frames; the clip goes from {times[0]:.2f} to {times[-1]:.2f} s")
-        points = points[inside]
-    with np.errstate(invalid="ignore"): unsure = ~np.isfinite(points[...,:3]).all(-1)|(points[...,3]<fitting.score)
+        points,times = points[inside],times[inside]
+    unsure = ~np.isfinite(points[...,:3]).all(-1)|(points[...,3]<fitting.score)
     points[unsure] = np.nan
-    return points
+    return points, float(times[0])
 
 # %% ../nbs/18_ik.ipynb #c1cdfeee
 def in_room(
@@ -594,16 +603,16 @@ def in_room(
     known = np.isfinite(hips).all(-1)
     return seen-hips[known.argmax()]*[1, 0, 1]
 
-# %% ../nbs/18_ik.ipynb #f4e97394
+# %% ../nbs/18_ik.ipynb #49b0f82c
 def fit_landmarks(
     landmarks:Landmarks, # All 133 points
     fitting:Fitting=Fitting(),
 )->Fit:
     "The motion of a person in a video, and how far to believe it"
-    points = used_points(landmarks, fitting)
+    points,start = used_points(landmarks, fitting)
     hidden = ~np.isfinite(points).all(-1)
-    check_long_gaps(bridged(points[:,[5, 6, 11, 12], :3], round(fitting.bridge*landmarks.fps))[0][...,0].sum(1)*0==0, landmarks.fps, fitting.long_gaps)
     points[...,:3],_ = bridged(points[...,:3], round(fitting.bridge*landmarks.fps))
+    check_long_gaps(np.isfinite(points[:,[5, 6, 11, 12], :3]).all((1, 2)), landmarks.fps, fitting.long_gaps, start)
     fit = fit_points(to_body(in_room(points, landmarks, fitting)), landmarks.fps, landmark_markers, fitting.noise/marker_trust, 0., fitting.cutoff, fitting.long_gaps)
     motion = fit.motion
     if fitting.floor: motion = replace(motion, trans=motion.trans-floor_height(motion.positions(), motion.fps)[:,None]*[0, 1, 0])
