@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['body_lines', 'hand_lines', 'face_lines', 'left_points', 'right_points', 'side_colours', 'score_colours', 'lines_of',
            'dot_colours', 'draw_strokes', 'strokes_of', 'words_mask', 'write_words', 'annotated', 'film_size',
-           'smaller', 'pictures_at', 'holder', 'detected_boxes', 'sound_cut', 'has_sound', 'check_overlay', 'encoded',
-           'overlay', 'add_sound']
+           'smaller', 'pictures_at', 'holder', 'detected_boxes', 'sound_cut', 'has_sound', 'check_overlay', 'doubts',
+           'encoded', 'overlay', 'add_sound']
 
 # %% ../nbs/75_overlay.ipynb #ed881538
 import math
@@ -235,6 +235,13 @@ def check_overlay(
     seen = probe(video)
     if (seen.width, seen.height)!=landmarks.size: raise InputError(f"overlay: {video} has pictures of {seen.width}x{seen.height}, the landmarks are of {landmarks.size[0]}x{landmarks.size[1]}; they belong to another video")
 
+# %% ../nbs/75_overlay.ipynb #404553a8
+def doubts(
+    landmarks:Landmarks,
+)->str: # "" if there are none
+    "What a viewer must know about where the points come from"
+    return "   random weights: the points mean nothing" if any("random" in model for model in landmarks.made.get("models", [])) else ""
+
 # %% ../nbs/75_overlay.ipynb #af11fc88
 def encoded(
     picture:UInt8[np.ndarray, "H W 3"], # Blue, green, red
@@ -246,7 +253,7 @@ def encoded(
     frame.pts = number
     return frame
 
-# %% ../nbs/75_overlay.ipynb #ce931656
+# %% ../nbs/75_overlay.ipynb #28cd8594
 def overlay(
     video:str|os.PathLike,
     landmarks:Landmarks, # Made from that video
@@ -266,7 +273,7 @@ def overlay(
         stream = film_stream(container, *size, landmarks.fps)
         heard = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160000) if sound and has_sound(video) else None
         for i,picture in tqdm(pictures_at(video, times), "overlay", len(times), disable=not progress, unit="frame"):
-            words = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}"
+            words = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}{doubts(landmarks)}"
             box = None if boxes is None else boxes[i]*scale
             drawn = annotated(smaller(picture, size), landmarks.points[i]*np.array([scale, scale, 1, 1]), landmarks.layout, words, box)
             container.mux(stream.encode(encoded(drawn, i)))
