@@ -475,6 +475,7 @@ class Player {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const covered = canvas.getBoundingClientRect().bottom - this.find(".controls").getBoundingClientRect().top;
     this.inset = clamp(covered / Math.max(1, canvas.clientHeight), 0, .5);
+    this.grain = Math.max(1 / 30, Math.min(.1, this.length / Math.max(1, this.find("input").clientWidth))); // s: a pixel of the slider, or a digit of the clock
     this.find(".beats path").setAttribute("d", beatTicks(this.beats, this.length, this.find(".beats").clientWidth));
     this.redraw();
     this.wake();
@@ -488,14 +489,17 @@ class Player {
 
   // A machine that cannot keep up gets a coarser picture while it plays, rather than a jerky one; never finer again, lest it swing.
   easeOff(milliseconds) {
-    this.pace += .08 * (Math.min(milliseconds, 200) - this.pace);
+    this.pace += .08 * (Math.min(milliseconds, 60) - this.pace); // One hiccup is no lack of strength
     if (this.pace < (bySoftware() ? 21 : 32) || this.sharpness < .45) return;
     this.sharpness *= .8;
     this.pace = 16;
     this.fit();
   }
 
-  showTime(time) {
+  showTime(time) { // Not more often than it can be seen: every change is work for the browser
+    const still = this.playing === this.shownPlaying && this.playing;
+    if (still && Math.abs(time - this.shownTime) < this.grain) return;
+    Object.assign(this, { shownPlaying: this.playing, shownTime: time });
     const scrub = this.find("input");
     this.element.classList.toggle("playing", this.playing);
     this.find(".time").textContent = clockText(time);

@@ -101,11 +101,22 @@ vec3 carry(vec4 v) {
   }
   return sum/dot(weights, vec4(1.));
 }
+vec3 placed() { return carry(vec4(vertex*scale, 1.)); }
+vec3 turned() { return carry(vec4(normal, 0.)); }
 `;
 
-const DEPTH_VERTEX = HEAD + SKIN + `
+// Where a processor draws, `Skinner` has carried the vertices already.
+const SKINNED = `
+layout(location = 0) in vec3 vertex;
+layout(location = 1) in vec3 normal;
+layout(location = 2) in vec3 colour;
+vec3 placed() { return vertex; }
+vec3 turned() { return normal; }
+`;
+
+const DEPTH_VERTEX = `
 uniform mat4 matrix;
-void main() { gl_Position = matrix*vec4(carry(vec4(vertex*scale, 1.)), 1.); }
+void main() { gl_Position = matrix*vec4(placed(), 1.); }
 `;
 
 const DEPTH_FRAGMENT = HEAD + `void main() {}`;
@@ -116,20 +127,22 @@ out vec4 pixel;
 void main() { pixel = vec4(pow(1. - gl_FragCoord.z, 3.)); }
 `;
 
-// How much of the key light arrives: some looks into the shadow map (sixteen; four where a processor draws), spread over a disc so
-// that the edge is soft.
-const SHADOW = `
+// `count` spots spread over a disc like the seeds of a sunflower, each in a line of its own: no pixel has to work out a sine.
+function sunflower(count, line) {
+  const spot = k => [Math.cos, Math.sin].map(f => (Math.sqrt((k + .5) / count) * f(2.39996 * k)).toFixed(4)).join();
+  return Array.from({ length: count }, (_, k) => line.replace("SPOT", `vec2(${spot(k)})`)).join("\n");
+}
+
+// How much of the key light arrives: some looks into the shadow map, spread over a disc so that the edge is soft.
+const shadow = looks => `
 uniform sampler2DShadow shadowMap;
 uniform mat4 shadowMatrix;
 float lit(vec3 place, float softness) {
   vec3 s = (shadowMatrix*vec4(place, 1.)).xyz*.5 + .5;
   if (any(lessThan(s, vec3(0.))) || any(greaterThan(s, vec3(1.)))) return 1.;
   float sum = 0.;
-  for (int k = 0; k < LOOKS; k++) {
-    float r = sqrt((float(k) + .5)/float(LOOKS)), a = 2.39996*float(k); // Sunflower seeds
-    sum += texture(shadowMap, vec3(s.xy + softness*r*vec2(cos(a), sin(a)), s.z));
-  }
-  return sum/float(LOOKS);
+  ${sunflower(looks, "sum += texture(shadowMap, vec3(s.xy + softness*SPOT, s.z));")}
+  return sum/${looks}.;
 }
 vec3 toScreen(vec3 light) { // A film-like shoulder, then sRGB
   light = light*(2.51*light + .03)/(light*(2.43*light + .59) + .14);
@@ -137,19 +150,19 @@ vec3 toScreen(vec3 light) { // A film-like shoulder, then sRGB
 }
 `;
 
-const BODY_VERTEX = HEAD + SKIN + `
+const BODY_VERTEX = `
 uniform mat4 matrix;
 out vec3 place, facing, tint;
 void main() {
-  place = carry(vec4(vertex*scale, 1.));
-  facing = carry(vec4(normal, 0.));
+  place = placed();
+  facing = turned();
   tint = pow(colour, vec3(2.2));
   gl_Position = matrix*vec4(place, 1.);
 }
 `;
 
 // Key, fill, sky and floor from below, and a rim from behind that cuts the figure out of the background.
-const BODY_FRAGMENT = HEAD + SHADOW + `
+const BODY_FRAGMENT = `
 in vec3 place, facing, tint;
 uniform vec3 eye, toKey, sky, bounce, rim;
 uniform float ground;
@@ -181,15 +194,15 @@ void main() {
 
 // Grid lines half a metre apart, one pixel thin at any distance; the cast shadow; and the darkness right under a foot: the nearer
 // the body, the less light gets in. For that the contact map is read from its small copies (mipmaps), which are blurred already.
-const GROUND_FRAGMENT = HEAD + SHADOW + `
+const GROUND_FRAGMENT = `
 in vec3 place;
 uniform sampler2D contactMap;
 uniform mat4 contactMatrix;
 uniform vec3 centre, dancer, floorColour, lineColour, glow;
 uniform float reach, shade, pulse;
 out vec4 pixel;
-float lines(float cell) {
-  vec2 x = place.xz/cell, width = max(fwidth(x), 1e-4);
+float lines(float cell, vec2 step) {
+  vec2 x = place.xz/cell, width = max(step/cell, 1e-4);
   vec2 line = clamp(1. - abs(fract(x - .5) - .5)/width, 0., 1.);
   vec2 far = clamp(1. - 2.*width, 0., 1.); // Before lines merge into grey they vanish
   return max(line.x*far.x, line.y*far.y);
@@ -198,17 +211,16 @@ float contact() {
   vec2 c = (contactMatrix*vec4(place, 1.)).xy*.5 + .5;
   if (any(lessThan(c, vec2(0.))) || any(greaterThan(c, vec2(1.)))) return 0.;
   float sum = 0.;
-  for (int k = 0; k < 8; k++) {
-    float r = sqrt((float(k) + .5)/8.), a = 2.39996*float(k);
-    sum += textureLod(contactMap, c + .03*r*vec2(cos(a), sin(a)), 2.5).r;
-  }
+  ${sunflower(8, "sum += textureLod(contactMap, c + .03*SPOT, 2.5).r;")}
   vec2 edge = smoothstep(0., .1, c)*smoothstep(1., .9, c);
   return edge.x*edge.y*sum/8.;
 }
 void main() {
   float away = length(place.xz - centre.xz)/reach, near = length(place.xz - dancer.xz);
-  vec3 colour = mix(floorColour, lineColour, .30*lines(.5) + .45*lines(2.));
-  colour += glow*((1. + .5*pulse)*exp(-.55*near*near) + pulse*pulse*exp(-30.*pow(near - .4 - .6*(1. - pulse), 2.)));
+  vec2 step = fwidth(place.xz); // From one pixel to the next
+  vec3 colour = mix(floorColour, lineColour, .30*lines(.5, step) + .45*lines(2., step));
+  float ring = near - 1. + .6*pulse;
+  colour += glow*((1. + .5*pulse)*exp(-.55*near*near) + pulse*pulse*exp(-30.*ring*ring));
   float dark = 1. - (1. - shade*(1. - lit(place, .012)))*(1. - .75*contact());
   colour *= 1. - dark;
   pixel = vec4(colour, smoothstep(1., .12, away));
@@ -289,13 +301,61 @@ function bySoftware() {
   return drawnBySoftware;
 }
 
+// Its vertex shader would blend bones again for every corner of every triangle of every pass. So there the bones are blended in plain
+// loops, once for each vertex: three floats say where it is, and in the room of a fourth three bytes say where it faces.
+class Skinner {
+  constructor(body) {
+    const weights = array(Uint8Array, body.weights), whole = i => weights[i] + weights[i + 1] + weights[i + 2] + weights[i + 3];
+    this.rest = Float32Array.from(array(Int16Array, body.vertices), x => x / 32767 * body.scale);
+    this.normals = Float32Array.from(array(Int8Array, body.normals), x => .98 * x); // A blend of rotations lengthens nothing, so they stay bytes
+    this.rows = Uint16Array.from(array(Uint8Array, body.joints), joint => 12 * joint);
+    this.weights = Float32Array.from(weights, (x, i) => x / whole(i - i % 4));
+    this.places = new Float32Array(4 * this.rest.length / 3);
+    this.facings = new Int8Array(this.places.buffer);
+  }
+
+  carry(bones) {
+    const { rest, normals, rows, weights, places, facings } = this, m = new Float32Array(12);
+    for (let v = 0; v < rest.length / 3; v++) {
+      m.fill(0);
+      for (let k = 4 * v; k < 4 * v + 4; k++) {
+        const weight = weights[k], row = rows[k];
+        if (weight) for (let i = 0; i < 12; i++) m[i] += weight * bones[row + i];
+      }
+      const i = 3 * v;
+      for (let r = 0; r < 3; r++) {
+        const a = m[4 * r], b = m[4 * r + 1], c = m[4 * r + 2];
+        places[4 * v + r] = a * rest[i] + b * rest[i + 1] + c * rest[i + 2] + m[4 * r + 3];
+        facings[16 * v + 12 + r] = a * normals[i] + b * normals[i + 1] + c * normals[i + 2];
+      }
+    }
+    return places;
+  }
+}
+
+// Triangles enough for a shadow that nobody looks at closely: vertices of one bone within `cell` metres become one.
+function coarser(body, faces, cell) {
+  const rest = Float32Array.from(array(Int16Array, body.vertices), x => Math.round(x / 32767 * body.scale / cell)), joints = bytes(body.joints);
+  const kept = new Map(), out = [];
+  const one = Uint32Array.from(rest.filter((_, i) => i % 3 === 0), (_, v) => {
+    const key = [...rest.subarray(3 * v, 3 * v + 3), joints[4 * v]].join();
+    if (!kept.has(key)) kept.set(key, v);
+    return kept.get(key);
+  });
+  for (let i = 0; i < faces.length; i += 3) {
+    const [a, b, c] = [0, 1, 2].map(k => one[faces[i + k]]);
+    if (a !== b && b !== c && c !== a) out.push(a, b, c);
+  }
+  return Uint32Array.from(out);
+}
+
 class Program {
   constructor(gl, vertex, fragment) {
     this.gl = gl;
     this.program = gl.createProgram();
     for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
       const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source.replaceAll("LOOKS", bySoftware() ? "4" : "16"));
+      gl.shaderSource(shader, source);
       gl.compileShader(shader);
       gl.attachShader(this.program, shader);
       this.log = (this.log || "") + (gl.getShaderInfoLog(shader) || "");
@@ -332,16 +392,17 @@ class SolidRenderer {
     this.gl = canvas.getContext("webgl2", { antialias: !bySoftware(), alpha: false, powerPreference: "high-performance" });
     if (!this.gl) throw new Error("no WebGL2");
     this.body = data.body;
+    this.skinner = bySoftware() ? new Skinner(data.body) : null;
     this.build();
     canvas.addEventListener("webglcontextlost", event => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => { this.build(); this.onrestore?.(); });
   }
 
   build() {
-    const gl = this.gl;
+    const gl = this.gl, skin = HEAD + (this.skinner ? SKINNED : SKIN), lit = HEAD + shadow(this.skinner ? 4 : 16);
     this.programs = {
-      depth: new Program(gl, DEPTH_VERTEX, DEPTH_FRAGMENT), contact: new Program(gl, DEPTH_VERTEX, CONTACT_FRAGMENT),
-      body: new Program(gl, BODY_VERTEX, BODY_FRAGMENT), ground: new Program(gl, GROUND_VERTEX, GROUND_FRAGMENT),
+      depth: new Program(gl, skin + DEPTH_VERTEX, DEPTH_FRAGMENT), contact: new Program(gl, skin + DEPTH_VERTEX, CONTACT_FRAGMENT),
+      body: new Program(gl, skin + BODY_VERTEX, lit + BODY_FRAGMENT), ground: new Program(gl, GROUND_VERTEX, lit + GROUND_FRAGMENT),
       back: new Program(gl, BACK_VERTEX, BACK_FRAGMENT), ribbon: new Program(gl, RIBBON_VERTEX, RIBBON_FRAGMENT),
     };
     this.empty = gl.createVertexArray();
@@ -357,17 +418,29 @@ class SolidRenderer {
     const columns = [["vertices", 3, gl.SHORT, true], ["normals", 3, gl.BYTE, true], ["colours", 3, gl.UNSIGNED_BYTE, true],
                      ["joints", 4, gl.UNSIGNED_BYTE, false], ["weights", 4, gl.UNSIGNED_BYTE, true]];
     columns.forEach(([name, size, type, normalised], slot) => {
+      if (this.skinner && name !== "colours") return;
       gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
       gl.bufferData(gl.ARRAY_BUFFER, bytes(body[name]), gl.STATIC_DRAW);
       gl.enableVertexAttribArray(slot);
       if (name === "joints") gl.vertexAttribIPointer(slot, size, type, 0, 0);
       else gl.vertexAttribPointer(slot, size, type, normalised, 0, 0);
     });
-    const faces = array(Uint32Array, body.faces);
+    if (this.skinner) this.carried = this.carriedColumns();
+    const faces = array(Uint32Array, body.faces), few = this.skinner ? coarser(body, faces, .03) : [];
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, faces, gl.STATIC_DRAW);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, Uint32Array.from([...faces, ...few]), gl.STATIC_DRAW);
     gl.bindVertexArray(null);
-    return { array: mesh, count: faces.length };
+    return { array: mesh, count: faces.length, few: few.length };
+  }
+
+  carriedColumns() {
+    const gl = this.gl, buffer = gl.createBuffer();
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+    [[gl.FLOAT, 0], [gl.BYTE, 12]].forEach(([type, offset], slot) => {
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribPointer(slot, 3, type, true, 16, offset);
+    });
+    return buffer;
   }
 
   ribbonArray() {
@@ -411,6 +484,10 @@ class SolidRenderer {
       ...PALETTES[palette], bones: pose.matrices, scale: this.body.scale, eye: view.eye, toKey: KEY, shadowMatrix, contactMatrix, shadowMap: 0,
       contactMap: 1, ground, pulse, dancer: [x, ground, z], centre: [view.target[0], ground, view.target[2]], reach: 11,
     };
+    if (this.skinner) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, this.carried);
+      gl.bufferData(gl.ARRAY_BUFFER, this.skinner.carry(pose.matrices), gl.STREAM_DRAW);
+    }
     this.turn = !this.turn; // In a hurry a processor draws one of the two shadows in each frame: the other is 1/60 s old
     if (!shown.hurry || this.turn) this.drawShadow({ ...values, matrix: shadowMatrix });
     if (!shown.hurry || !this.turn) this.drawContact({ ...values, matrix: contactMatrix });
@@ -432,10 +509,13 @@ class SolidRenderer {
     gl.disable(gl.BLEND);
   }
 
-  drawBody(program, values) {
+  drawBody(program, values, few = false) {
+    const gl = this.gl, { count } = this.mesh;
     program.use(values);
-    this.gl.bindVertexArray(this.mesh.array);
-    this.gl.drawElements(this.gl.TRIANGLES, this.mesh.count, this.gl.UNSIGNED_INT, 0);
+    gl.bindVertexArray(this.mesh.array);
+    gl.enable(gl.CULL_FACE); // The body is closed
+    gl.drawElements(gl.TRIANGLES, few ? this.mesh.few : count, gl.UNSIGNED_INT, few ? 4 * count : 0);
+    gl.disable(gl.CULL_FACE);
   }
 
   drawInto({ frame, size }, bits, program, values) {
@@ -443,7 +523,7 @@ class SolidRenderer {
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
     gl.viewport(0, 0, size, size);
     gl.clear(bits);
-    this.drawBody(program, values);
+    this.drawBody(program, values, this.shown.hurry);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
   }
 
