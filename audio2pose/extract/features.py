@@ -8,8 +8,8 @@ __all__ = ['halpe_to_h36m_weights', 'to_h36m_weights', 'BONES', 'PARTS', 'Policy
            'seed_preprocess', 'at_positions', 'sample_times', 'seed_positions', 'smoothed', 'Clock', 'resample',
            'wrapped', 'bone_angles', 'seed_handcrafted', 'rate_of', 'corrected_handcrafted', 'filled', 'handcrafted',
            'Features', 'MotionBERT', 'encode_clips', 'again_into_box', 'finish', 'seed_resample', 'Handcrafted',
-           'write_features', 'jobs_in', 'Reading', 'Task', 'Extraction', 'take_batch', 'refused', 'read', 'compute',
-           'keep', 'extract']
+           'write_features', 'jobs_in', 'Reading', 'Task', 'take_batch', 'Extraction', 'refused', 'read', 'keep',
+           'compute', 'extract']
 
 # %% ../../nbs/52_extract.features.ipynb #1e117a07
 import json
@@ -150,13 +150,12 @@ def into_box(
     out[..., :2] = np.clip((joints[..., :2]-centre)*(2/side), -1, 1)
     return np.nan_to_num(out, nan=0.)
 
-# %% ../../nbs/52_extract.features.ipynb #388f7436
+# %% ../../nbs/52_extract.features.ipynb #4775c1b2
 class Prepared(NamedTuple):
     "A clip that the network can see"
     x:Float[np.ndarray, "T 17 3"] # float32, -1..1 and confidence, (0, 0, 0) where missing
     done:dict[str, int] # What was mended, in points
 
-# %% ../../nbs/52_extract.features.ipynb #538b53cd
 def preprocess(
     clip:Keypoints,
     policy:Policy=Policy(),
@@ -357,14 +356,13 @@ def handcrafted(
     xy = filled(keypoints)
     return seed_handcrafted(xy) if variant=="published" else corrected_handcrafted(xy, fps)
 
-# %% ../../nbs/52_extract.features.ipynb #30d2f6df
+# %% ../../nbs/52_extract.features.ipynb #a9fc15cd
 class Features(NamedTuple):
     "Features of one clip"
     values:Float[Tensor, "n F"] # float32
     times:Float[np.ndarray, "n"] # s, from the first frame of the clip on
     done:dict[str, int] # What was mended, in points
 
-# %% ../../nbs/52_extract.features.ipynb #3d1a0dcd
 @dataclass(frozen=True, eq=False)
 class MotionBERT:
     "The extractor of learned features, (n, 17*512)"
@@ -500,11 +498,20 @@ class Reading:
         "Its clips, by name"
         return {clip.name: replace(clip, points=clip.points[:self.limit]) for clip in read_keypoints(path, self.fps, self.size, self.who)}
 
-# %% ../../nbs/52_extract.features.ipynb #b64cc2c0
+# %% ../../nbs/52_extract.features.ipynb #065bf981
 class Task(NamedTuple):
     "A clip that is to be made"
     key:str # The file to be made, without suffix
     clip:Keypoints
+
+def take_batch(
+    waiting:list[Task], # Those taken leave it
+    frames:int, # That make a batch
+)->list[Task]: # At least one
+    "As many clips as make a batch"
+    taken = []
+    while waiting and sum(len(task.clip) for task in taken)<frames: taken.append(waiting.pop(0))
+    return taken
 
 # %% ../../nbs/52_extract.features.ipynb #b31456e5
 @dataclass
@@ -526,16 +533,6 @@ class Extraction:
                 else: waiting.append(found)
             while waiting and sum(len(task.clip) for task in waiting)>=enough: yield from self.compute(take_batch(waiting, enough))
         while waiting: yield from self.compute(take_batch(waiting, enough))
-
-# %% ../../nbs/52_extract.features.ipynb #1e36e127
-def take_batch(
-    waiting:list[Task], # Those taken leave it
-    frames:int, # That make a batch
-)->list[Task]: # At least one
-    "As many clips as make a batch"
-    taken = []
-    while waiting and sum(len(task.clip) for task in taken)<frames: taken.append(waiting.pop(0))
-    return taken
 
 # %% ../../nbs/52_extract.features.ipynb #8143e0eb
 def refused(
@@ -562,6 +559,20 @@ def read(self:Extraction,
 
 Extraction.read = read
 
+# %% ../../nbs/52_extract.features.ipynb #f98370ce
+def keep(self:Extraction,
+    task:Task,
+    features:Features,
+)->Outcome:
+    "Write the features of a clip"
+    clip = task.clip
+    info = dict(name=clip.name, source=clip.source, clip=dict(frames=len(clip), fps=clip.fps, layout=clip.layout), settings=self.extractor.settings, audio2pose=__version__)
+    file = write_features(self.out/task.key, features, info, self.kind, self.half)
+    self.frames += len(clip)
+    return Outcome(task.key, "made", files=written(self.out, file, file.with_suffix(".json")), info=dict(rows=len(features.values)))
+
+Extraction.keep = keep
+
 # %% ../../nbs/52_extract.features.ipynb #f3ffa708
 def compute(self:Extraction,
     tasks:list[Task],
@@ -579,20 +590,6 @@ def compute(self:Extraction,
     for task,features in zip(tasks, found): yield self.keep(task, features)
 
 Extraction.compute = compute
-
-# %% ../../nbs/52_extract.features.ipynb #f98370ce
-def keep(self:Extraction,
-    task:Task,
-    features:Features,
-)->Outcome:
-    "Write the features of a clip"
-    clip = task.clip
-    info = dict(name=clip.name, source=clip.source, clip=dict(frames=len(clip), fps=clip.fps, layout=clip.layout), settings=self.extractor.settings, audio2pose=__version__)
-    file = write_features(self.out/task.key, features, info, self.kind, self.half)
-    self.frames += len(clip)
-    return Outcome(task.key, "made", files=written(self.out, file, file.with_suffix(".json")), info=dict(rows=len(features.values)))
-
-Extraction.keep = keep
 
 # %% ../../nbs/52_extract.features.ipynb #39803531
 def extract(
