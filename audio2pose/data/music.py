@@ -283,10 +283,9 @@ def motif(
     walk = 4+np.cumsum(rng.choice([-2, -1, -1, 0, 1, 1, 2], len(steps)))
     return [(int(step), int(degree)) for step,degree in zip(steps, np.clip(walk, 0, 9))]
 
-# %% ../../nbs/21_data.music.ipynb #af7c836b
+# %% ../../nbs/21_data.music.ipynb #aa1d4d91
 PENTATONIC = dict(major=(0, 2, 4, 7, 9), minor=(0, 3, 5, 7, 10))
 
-# %% ../../nbs/21_data.music.ipynb #fd4f5c2e
 def melody(
     bar:Bar,
     tune:list[tuple[int, int]], # From `motif`
