@@ -6,8 +6,8 @@
 __all__ = ['arm_poses', 'left_arm', 'right_arm', 'torso_poses', 'spine_share', 'L', 'R', 'tap_l', 'tap_r', 'step_patterns',
            'street_moves', 'stage_moves', 'moves', 'styles', 'swap', 'lags', 'arm_rotations', 'mirrored',
            'torso_rotations', 'Steps', 'Style', 'Phrase', 'write_phrases', 'upper_body', 'count_words', 'count_feet',
-           'ease', 'between', 'foot_path', 'weight_shift', 'ankle_path', 'Dance', 'Dancer', 'key_poses', 'add_groove',
-           'add_legs', 'choreograph', 'whole_song_counts', 'put_on_feet']
+           'ease', 'between', 'foot_path', 'weight_shift', 'ankle_path', 'Dancer', 'key_poses', 'add_groove',
+           'add_legs', 'put_on_feet', 'whole_song_counts', 'Dance', 'choreograph']
 
 # %% ../../nbs/22_data.choreography.ipynb #002c79cc
 from dataclasses import dataclass
@@ -206,7 +206,7 @@ styles = {
     "JB": Style(("port de bras", "arabesque", "reach", "glide", "ripple", "jazz square"), .00, .18, .017, .06, .055),
 }
 
-# %% ../../nbs/22_data.choreography.ipynb #3d048b35
+# %% ../../nbs/22_data.choreography.ipynb #707c62dc
 @dataclass(frozen=True)
 class Phrase:
     "Eight counts of one move"
@@ -214,7 +214,6 @@ class Phrase:
     move:str
     energy:float # Of the music over its eight counts, 0 to 1
 
-# %% ../../nbs/22_data.choreography.ipynb #5b0bf692
 def write_phrases(
     energy:Float[np.ndarray, "N"], # Energy of the music at each count, 0 to 1
     style:Style,
@@ -340,16 +339,6 @@ def ankle_path(
     on_toe = flat+toe_offset-foot@toe_offset
     return np.where(path[:,3:4]>0, on_toe, flat), foot
 
-# %% ../../nbs/22_data.choreography.ipynb #8b459400
-@dataclass(frozen=True, eq=False)
-class Dance:
-    "A choreographed motion and the truth about it"
-    motion:Motion # 60 fps, floor at y = 0
-    phrases:list[Phrase]
-    beats:Float[np.ndarray, "N"] # Counts, s; index 0 is the first beat of the song
-    standing:Bool[np.ndarray, "T 2"] # Left and right foot on the ground
-    genre:str
-
 # %% ../../nbs/22_data.choreography.ipynb #dfd03ab7
 @dataclass(frozen=True, eq=False)
 class Dancer:
@@ -419,7 +408,50 @@ def add_legs(
         towards = pose[:,0,:,2]*[1, 0, 1]+.8*foot[:,:,2]+[.3 if side=="left" else -.3, 0, 0]
         pose[:,list(legs[side][:3])] = leg_rotations(side, pose[:,0], trans, ankle, foot, towards)
 
-# %% ../../nbs/22_data.choreography.ipynb #457a0dd1
+# %% ../../nbs/22_data.choreography.ipynb #38507120
+def put_on_feet(
+    pose:Float[np.ndarray, "T 24 3 3"], # Upper body
+    feet:Float[np.ndarray, "N 2 4"], # On each count
+    drops:Float[np.ndarray, "N"], # Knee depth on each count, m
+    sink:Float[np.ndarray, "T"], # Groove, m
+    count:Float[np.ndarray, "T"], # Time in counts
+    style:Style,
+    dancer:Dancer,
+)->tuple[Motion, Bool[np.ndarray, "T 2"]]: # And which foot stands
+    "Hips over feet, legs in between, then the dancer's own place and facing"
+    paths,standing = zip(*(foot_path(feet[:,k], count) for k in (0, 1)))
+    k = np.clip(np.floor(count).astype(int), 0, len(feet)-2)
+    progress = ease(count-k, .5*style.hold, style.flow)[:,None]
+    wanted = np.concatenate([weight_shift(feet), drops[:,None]], axis=1)
+    x,z,drop = gaussian_filter1d(wanted[k]+progress*(wanted[k+1]-wanted[k]), 2, axis=0).T
+    trans = np.stack([x, .965-drop-sink, z], axis=-1)
+    add_legs(pose, trans, paths)
+    turn = axis_angle_to_matrix(np.array([0, dancer.facing, 0]))
+    pose[:,0] = turn@pose[:,0]
+    trans = trans@turn.T+[dancer.place[0], 0, dancer.place[1]]
+    return Motion(matrix_to_axis_angle(pose), trans), np.stack(standing, 1)
+
+# %% ../../nbs/22_data.choreography.ipynb #fe7fb165
+def whole_song_counts(
+    beats:Float[np.ndarray, "N"], # s
+    seconds:float, # Length of the song
+    lead:int, # Counts to add in front
+)->Float[np.ndarray, "M"]: # s, from before 0 to after `seconds`
+    "Extend the beat grid over both ends of the song"
+    period = np.diff(beats).mean()
+    tail = max(int(np.ceil((seconds-beats[-1])/period))+1, 1)
+    return np.concatenate([beats[0]-period*np.arange(lead, 0, -1), beats, beats[-1]+period*np.arange(1, tail+1)])
+
+# %% ../../nbs/22_data.choreography.ipynb #977e8347
+@dataclass(frozen=True, eq=False)
+class Dance:
+    "A choreographed motion and the truth about it"
+    motion:Motion # 60 fps, floor at y = 0
+    phrases:list[Phrase]
+    beats:Float[np.ndarray, "N"] # Counts, s; index 0 is the first beat of the song
+    standing:Bool[np.ndarray, "T 2"] # Left and right foot on the ground
+    genre:str
+
 def choreograph(
     beats:Float[np.ndarray, "N"], # Counts, s, the first one a downbeat
     energy:Float[np.ndarray, "N"], # Energy of the music on each, 0 to 1
@@ -446,37 +478,3 @@ def choreograph(
     pose = smooth_rotations(pose, 1.6)
     motion,standing = put_on_feet(pose, feet, drops, sink, count, style, dancer)
     return Dance(motion, phrases[1:], counts[lead:], standing, genre)
-
-# %% ../../nbs/22_data.choreography.ipynb #fe7fb165
-def whole_song_counts(
-    beats:Float[np.ndarray, "N"], # s
-    seconds:float, # Length of the song
-    lead:int, # Counts to add in front
-)->Float[np.ndarray, "M"]: # s, from before 0 to after `seconds`
-    "Extend the beat grid over both ends of the song"
-    period = np.diff(beats).mean()
-    tail = max(int(np.ceil((seconds-beats[-1])/period))+1, 1)
-    return np.concatenate([beats[0]-period*np.arange(lead, 0, -1), beats, beats[-1]+period*np.arange(1, tail+1)])
-
-# %% ../../nbs/22_data.choreography.ipynb #38507120
-def put_on_feet(
-    pose:Float[np.ndarray, "T 24 3 3"], # Upper body
-    feet:Float[np.ndarray, "N 2 4"], # On each count
-    drops:Float[np.ndarray, "N"], # Knee depth on each count, m
-    sink:Float[np.ndarray, "T"], # Groove, m
-    count:Float[np.ndarray, "T"], # Time in counts
-    style:Style,
-    dancer:Dancer,
-)->tuple[Motion, Bool[np.ndarray, "T 2"]]: # And which foot stands
-    "Hips over feet, legs in between, then the dancer's own place and facing"
-    paths,standing = zip(*(foot_path(feet[:,k], count) for k in (0, 1)))
-    k = np.clip(np.floor(count).astype(int), 0, len(feet)-2)
-    progress = ease(count-k, .5*style.hold, style.flow)[:,None]
-    wanted = np.concatenate([weight_shift(feet), drops[:,None]], axis=1)
-    x,z,drop = gaussian_filter1d(wanted[k]+progress*(wanted[k+1]-wanted[k]), 2, axis=0).T
-    trans = np.stack([x, .965-drop-sink, z], axis=-1)
-    add_legs(pose, trans, paths)
-    turn = axis_angle_to_matrix(np.array([0, dancer.facing, 0]))
-    pose[:,0] = turn@pose[:,0]
-    trans = trans@turn.T+[dancer.place[0], 0, dancer.place[1]]
-    return Motion(matrix_to_axis_angle(pose), trans), np.stack(standing, 1)
