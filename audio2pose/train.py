@@ -8,11 +8,10 @@ __all__ = ['published', 'presets', 'columns', 'TrainConfig', 'learning_rate', 'F
            'velocity_error', 'joint_positions', 'Lesson', 'mean_squared_rate', 'averaged', 'Unaveraged', 'rollout',
            'liveliness', 'shown', 'viewed', 'Examiner', 'choose_device', 'choose_precision', 'join_processes',
            'random_states', 'restore_random_states', 'Run', 'save', 'load', 'read_log', 'write_log', 'set_up',
-           'PlainAttention', 'plain_attention', 'Product', 'GeluProduct', 'suits', 'gelu_product', 'product', 'quicken',
-           'slow_down', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time', 'Reporter', 'mean_loss',
-           'report', 'feeding', 'wrapped', 'train', 'main']
+           'quicken', 'slow_down', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time', 'Reporter',
+           'mean_loss', 'report', 'feeding', 'wrapped', 'train', 'main']
 
-# %% ../nbs/60_train.ipynb #a39040c2
+# %% ../nbs/60_train.ipynb #1b9d01f4
 import csv
 import json
 import math
@@ -33,7 +32,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from .core import FPS, InputError, atomic, require, seed_everything
@@ -42,6 +40,7 @@ from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
 from .models.fact import FACT, FACTConfig, Linear
 from .motion import Motion
+from .products import PlainAttention, gelu_product, has_onednn, product
 from .skeleton import SMPL_24
 
 # %% ../nbs/60_train.ipynb #927304ae
@@ -592,95 +591,13 @@ def set_up(
     future = model_config.rows.stop-model_config.rows.start
     return Run(lesson, Batches(store, config, stats, future, rank, world), config, rank, world), lesson
 
-# %% ../nbs/60_train.ipynb #8fb01aef
-class PlainAttention(TorchFunctionMode):
-    "Within this context attention in bf16 on a processor is written out, a few windows at a time"
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        plain = function is F.scaled_dot_product_attention and args[0].dtype==torch.bfloat16 and args[0].device.type=="cpu"
-        if plain and kwargs.get("attn_mask") is None: return plain_attention(*args, scale=kwargs["scale"])
-        return function(*args, **kwargs)
-
-# %% ../nbs/60_train.ipynb #c7237f3b
-def plain_attention(
-    q:Float[Tensor, "B H R d"],
-    k:Float[Tensor, "B H T d"],
-    v:Float[Tensor, "B H T d"],
-    scale:float,
-    windows:int=4, # At a time
-)->Float[Tensor, "B H R d"]:
-    "softmax(q kᵀ · scale) v"
-    parts = zip(q.split(windows), k.split(windows), v.split(windows))
-    return torch.cat([((a*scale)@b.mT).softmax(-1)@c for a,b,c in parts])
-
-# %% ../nbs/60_train.ipynb #30fa88e6
-class Product(torch.autograd.Function):
-    "`x @ weight.T + bias` by oneDNN, forwards and backwards"
-    @staticmethod
-    def multiply(x, weight, bias=None): return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        return Product.multiply(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx, slope):
-        x,weight = ctx.saved_tensors
-        rows = slope.flatten(0, -2)
-        of_x = Product.multiply(slope, weight.T) if ctx.needs_input_grad[0] else None
-        of_weight = Product.multiply(rows.T, x.flatten(0, -2).T) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
-
-# %% ../nbs/60_train.ipynb #2cb4fd1a
-class GeluProduct(torch.autograd.Function):
-    "`gelu(x) @ weight.T + bias` by oneDNN; the GELU is computed again for the gradients"
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        return Product.multiply(F.gelu(x, approximate="tanh"), weight, bias)
-
-    @staticmethod
-    def backward(ctx, slope):
-        x,weight = ctx.saved_tensors
-        rows = slope.flatten(0, -2)
-        of_weight = Product.multiply(rows.T, F.gelu(x, approximate="tanh").flatten(0, -2).T)
-        of_x = torch.ops.aten.gelu_backward(Product.multiply(slope, weight.T), x, approximate="tanh")
-        return of_x, of_weight, rows.sum(0)
-
-# %% ../nbs/60_train.ipynb #9aafece9
-def suits(
-    x:Tensor,
-    weight:Tensor,
-)->bool:
-    "Whether oneDNN's operator takes these"
-    return x.device.type=="cpu" and x.dtype==weight.dtype==torch.float32 and not torch.is_autocast_enabled("cpu")
-
-# %% ../nbs/60_train.ipynb #36dc4472
-def gelu_product(
-    x:Float[Tensor, "*batch I"],
-    weight:Float[Tensor, "O I"],
-    bias:Float[Tensor, "O"]|None,
-)->Float[Tensor, "*batch O"]:
-    "A GELU and a linear layer"
-    return GeluProduct.apply(x, weight, bias) if suits(x, weight) else F.linear(F.gelu(x, approximate="tanh"), weight, bias)
-
-# %% ../nbs/60_train.ipynb #1cccae45
-def product(
-    x:Float[Tensor, "*batch I"],
-    weight:Float[Tensor, "O I"],
-    bias:Float[Tensor, "O"]|None,
-)->Float[Tensor, "*batch O"]:
-    "A linear layer by oneDNN; by torch's own choice wherever that cannot be"
-    return Product.apply(x, weight, bias) if suits(x, weight) else F.linear(x, weight, bias)
-
-# %% ../nbs/60_train.ipynb #7551f770
+# %% ../nbs/60_train.ipynb #63d1f30b
 def quicken(
     model:FACT,
     config:TrainConfig,
 ):
     "Let the products of a model in fp32 go to oneDNN, where this build of torch has it"
-    if config.compile or config.precision!="fp32" or not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")): return
+    if config.compile or config.precision!="fp32" or not has_onednn(torch.device("cpu")): return
     for layer in model.modules():
         if isinstance(layer, Linear): layer.product = product
     for block in (*model.motion_blocks, *model.audio_blocks, *model.cross_blocks):

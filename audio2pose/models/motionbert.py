@@ -10,7 +10,7 @@ __all__ = ['mmpose_names', 'random_weights', 'DSTformerConfig', 'quick', 'Linear
            'ActionNet', 'SkeletonBody', 'place', 'columns_to_matrix', 'MeshHead', 'estimate', 'Mesh', 'MeshRegressor',
            'mesh_joints', 'task_model', 'load_task']
 
-# %% ../../nbs/42_models.motionbert.ipynb #f2865a95
+# %% ../../nbs/42_models.motionbert.ipynb #3ea49452
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..core import InputError, atomic
 from .weights import check_fit, fetch_known, file_sha256, fit_state_dict, known_weights, load_state_dict, renamed
+from ..products import has_onednn, onednn_linear, plain_attention
 from ..skeleton import H36M_17, SMPL_24
 
 # %% ../../nbs/42_models.motionbert.ipynb #915999ff
@@ -52,16 +53,15 @@ class DSTformerConfig:
         name = {DSTformerConfig(): "full", DSTformerConfig.lite(): "lite"}.get(self, "of its own kind")
         return f"DSTformer {name} (width {self.width}, hidden {self.mlp}, representation {self.rep}, depth {self.depth}, {self.maxlen} frames, {self.joints} joints)"
 
-# %% ../../nbs/42_models.motionbert.ipynb #86830e8e
+# %% ../../nbs/42_models.motionbert.ipynb #1edd6c13
 def quick(
     x:Tensor,
     weight:Tensor,
 )->bool:
     "Whether oneDNN can compute this product: on a processor, without gradients"
-    if x.device.type!="cpu" or not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available(): return False
-    return x.dtype==weight.dtype and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+    return has_onednn(x.device) and x.dtype==weight.dtype and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
 
-# %% ../../nbs/42_models.motionbert.ipynb #990d5a9f
+# %% ../../nbs/42_models.motionbert.ipynb #b3bad12b
 class Linear(nn.Linear):
     "A linear layer that is quick on processors; in bf16 if its weights are"
     def forward(self,
@@ -69,11 +69,11 @@ class Linear(nn.Linear):
         gelu:bool=False, # Apply a GELU to the result
     )->Float[Tensor, "*batch O"]:
         x = x.to(self.weight.dtype)
-        if quick(x, self.weight): return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu" if gelu else "none", [], "none")
+        if quick(x, self.weight): return onednn_linear(x, self.weight, self.bias, "none" if gelu else "")
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y) if gelu else y
 
-# %% ../../nbs/42_models.motionbert.ipynb #83ff5543
+# %% ../../nbs/42_models.motionbert.ipynb #4b9e69fc
 def attend(
     q:Float[Tensor, "B H T D"], # Queries
     k:Float[Tensor, "B H T D"], # Keys
@@ -82,9 +82,7 @@ def attend(
 )->Float[Tensor, "B H T D"]:
     "Attention; PyTorch's own, but for bf16 on a processor, where two plain products are twice as fast"
     if q.dtype!=torch.bfloat16 or q.device.type!="cpu" or q.requires_grad: return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-    logits = q*q.shape[-1]**-.5@k.mT
-    if seen is not None: logits = logits.masked_fill(~seen, -torch.inf)
-    return logits.softmax(-1)@v
+    return plain_attention(q, k, v, seen)
 
 # %% ../../nbs/42_models.motionbert.ipynb #c8f8081b
 class Attention(nn.Module):
