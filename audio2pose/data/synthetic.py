@@ -127,7 +127,7 @@ def keypoints_3d(
     positions,rotations = forward_kinematics(axis_angle_to_matrix(motion.poses), motion.trans)
     return smpl_to_coco(positions, rotations[:,15])*SCALING
 
-# %% ../../nbs/23_data.synthetic.ipynb #52b03ee5
+# %% ../../nbs/23_data.synthetic.ipynb #07b05cf9
 def keypoints_2d(
     points:Float[np.ndarray, "T 17 3"], # World, AIST++ units
     cameras:list[dict],
