@@ -58,17 +58,18 @@ def chosen_device(
     if device!="auto": return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
-# %% ../../nbs/86_commands.landmarks.ipynb #ebf9c44e
+# %% ../../nbs/86_commands.landmarks.ipynb #3b4ec417
 def machine_for(
     device:str,
     batch:int|None, # Crops per batch of the pose network
+    detector:str="m",
 ): # extract.landmarks.Machine
-    "Batches that suit a device: many for a GPU, few for a processor"
+    "Batches that suit a device: many for a GPU; few for a processor, and one of the larger detector, which is slower in batches there"
     from audio2pose.extract.landmarks import Machine
     if device.startswith("cuda"): return Machine(device, frames=batch or 128, bundle=2**30, detect=(batch or 128)//2+1, pose=batch or 128)
-    return Machine(device, pose=batch or 8)
+    return Machine(device, detect=8 if detector=="nano" else 1, pose=batch or 8)
 
-# %% ../../nbs/86_commands.landmarks.ipynb #459b001c
+# %% ../../nbs/86_commands.landmarks.ipynb #e501f0f1
 Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a tab separated table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]
 
 def landmarks(
@@ -107,7 +108,7 @@ def landmarks(
     device = chosen_device(device)
     settings = Settings(detector, pose, precision_for(precision, device), rate, sampler, 1, *span(seconds, "--seconds", usual(source, .2, 60)), span(fps, "--fps", usual(source, 24, 60)),
                         every, threshold, min(.2, threshold), 1. if compat else .8, people, .05, boxes, "seed" if compat else points, stored(fractions, no_score, compat), refine, tuple(also or ()))
-    found = extract(source, out, settings, machine_for(device, batch), (detector_weights, pose_weights), videos, "processes" if engine=="here" and workers>1 else engine, Seats(workers, gpus), retry or ())
+    found = extract(source, out, settings, machine_for(device, batch, detector), (detector_weights, pose_weights), videos, "processes" if engine=="here" and workers>1 else engine, Seats(workers, gpus), retry or ())
     tell(*found, out, "random" in (detector_weights, pose_weights))
 
 # %% ../../nbs/86_commands.landmarks.ipynb #611e8439

@@ -10,7 +10,7 @@ __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'fin
            'clips_in', 'process', 'people_in', 'look_once', 'crowd', 'verdict_on', 'main_person', 'landmarks_of',
            'finish', 'plain', 'about', 'spent', 'jobs_of', 'job_of', 'extract', 'tell_bad_rows', 'time_of']
 
-# %% ../../nbs/51_extract.landmarks.ipynb #de0b1d82
+# %% ../../nbs/51_extract.landmarks.ipynb #41116de7
 import math
 import os
 import time
@@ -30,8 +30,8 @@ from ..core import InputError, atomic, data_folder
 from ..data.manifest import BadRow, Segment, Videos, read_segments
 from .batch import Job, Outcome, Report, Seats, carry_out, read_ledger, reason_of, stamp_of, written
 from ..landmarks import Landmarks, Storage, layouts, points_of, write_coco, write_pose
-from ..models.rtmdet import ConvUnit, RTMDet, best_cells, detector_mean, detector_std, letterboxed, load_rtmdet, normalised, overlaps, people, strides
-from ..models.rtmw3d import RTMW3D, crop_frames, cropped, load_rtmw3d, peaks, placed, pose_mean, pose_std, refined, visibility
+from ..models.rtmdet import ConvUnit, RTMDet, best_cells, detector_mean, detector_sizes, detector_std, letterboxed, load_rtmdet, normalised, overlaps, people, strides
+from ..models.rtmw3d import RTMW3D, crop_frames, cropped, load_rtmw3d, peaks, placed, pose_mean, pose_sizes, pose_std, refined, visibility
 from ..models.weights import fetch_known, file_sha256, known_weights
 from ..video import Ahead, Cut, Video, frames, legacy_moments, moments, probe
 
@@ -62,10 +62,10 @@ class Settings:
 
     def __post_init__(self): check_settings(self)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #3e642a2f
+# %% ../../nbs/51_extract.landmarks.ipynb #cae7bfe7
 def check_settings(self:Settings):
     "Refuse what cannot be meant"
-    choices = dict(precision=("fp32", "bf16", "fp16"), sampler=("nearest", "counting"), people=("any", "fraction", "largest"), detector=("nano", "m"))
+    choices = dict(precision=("fp32", "bf16", "fp16"), sampler=("nearest", "counting"), people=("any", "fraction", "largest"), detector=tuple(detector_sizes), pose=tuple(pose_sizes))
     for name,allowed in choices.items():
         if getattr(self, name) not in allowed: raise InputError(f"Settings: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
     points_of(self.layout)
@@ -231,7 +231,7 @@ def length_of(
         except av.FFmpegError: return max(last, 1/max(video.fps, 1))
     return last-video.start+1/max(video.fps, 1)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #407dbf30
+# %% ../../nbs/51_extract.landmarks.ipynb #60e342db
 def sampled(
     cut:Cut,
     video:Video,
@@ -240,10 +240,10 @@ def sampled(
 )->tuple[Float[np.ndarray, "_"]|None, float]: # Moments, s, or None for every frame; frames per second
     "Which frames of a segment are wanted; never more than there are"
     if settings.sampler=="counting":
-        rate = min(settings.rate, video.fps) if settings.rate else video.fps/settings.skip_by
+        rate = float(min(settings.rate, video.fps) if settings.rate else video.fps/settings.skip_by)
         return legacy_moments(cut, settings.rate, video.fps, seconds, settings.skip_by), rate
     if settings.rate is None or settings.rate>video.fps*.995: return None, video.fps
-    return moments(cut, settings.rate, seconds), settings.rate
+    return moments(cut, settings.rate, seconds), float(settings.rate)
 
 # %% ../../nbs/51_extract.landmarks.ipynb #ced721e9
 @dataclass

@@ -1,0 +1,501 @@
+"From videos to landmark files: policies, sampling, whatever a file can be, and being stopped at any point"
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import time
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies
+
+from audio2pose import cli
+from audio2pose.commands.base import ask
+from audio2pose.core import InputError
+from audio2pose.data.manifest import BadRow, Segment, Videos, fault_in, read_segments, read_table
+from audio2pose.extract import landmarks as stage
+from audio2pose.extract.batch import Seats, held, read_ledger
+from audio2pose.extract.landmarks import Machine, Settings, extract
+from audio2pose.landmarks import Landmarks, Storage
+from audio2pose.models import rtmw3d
+from audio2pose.models.rtmdet import Size
+from audio2pose.video import Cut, Video
+
+RANDOM = ("random", "random")
+
+
+# ---- films of yellow blocks, a detector that sees yellow, a small pose network
+
+def film(path, people, seconds=2., rate=25, size=(160, 96), codec="mpeg4", times=None, **options):
+    "A film with blocks at the boxes that `people(time)` returns"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width,stream.height,stream.pix_fmt = *size,"yuv420p"
+        stream.bit_rate = 4_000_000
+        for moment in np.arange(round(seconds*rate))/rate if times is None else times:
+            image = np.full((size[1], size[0], 3), 60, np.uint8)
+            for x0,y0,x1,y1 in people(moment): image[max(int(y0), 0):int(y1), max(int(x0), 0):int(x1)] = 0, 220, 250
+            frame = av.VideoFrame.from_ndarray(image, "bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def walker(t): return [(10+30*t, 20, 40+30*t, 84)]
+def visited(t): return walker(t)+([(120, 10, 140, 80)] if 1.02<t<1.3 else [])
+def leaver(t): return walker(t) if t<1.1 else []
+def nobody(t): return []
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    "A pose network of a hundredth of the size"
+    monkeypatch.setitem(rtmw3d.pose_sizes, "tiny", Size(.33, .0625))
+    return "tiny"
+
+
+@pytest.fixture
+def yellow(monkeypatch):
+    "In the place of the detector: the boxes of yellow blocks"
+    from scipy.ndimage import find_objects, label
+    looked = []
+    def look(nets, shots, doubt, batch):
+        for shot in shots:
+            looked.append(shot.time)
+            picture = shot.group.pictures[shot.row].numpy()
+            areas = [(x.start, y.start, x.stop, y.stop) for y,x in find_objects(label((picture[..., 2]>160) & (picture[..., 0]<120))[0]) if (x.stop-x.start)*(y.stop-y.start)>100]
+            shot.found = np.array(areas, np.float32).reshape(-1, 4),np.full(len(areas), .9, np.float32)
+    monkeypatch.setattr(stage, "look", look)
+    return looked
+
+
+@pytest.fixture
+def films(tmp_path):
+    folder = tmp_path/"films"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, tiny):
+    "The stage on a source, with networks that are quick"
+    def call(source, out="out", machine=None, weights=RANDOM, **options):
+        chosen = Settings(**(dict(detector="nano", pose=tiny)|options))
+        report,bad = extract(source, tmp_path/out, chosen, machine or Machine(), weights, progress=False)
+        return report, bad, tmp_path/out
+    return call
+
+
+def ends(out):
+    "How each item ended last"
+    return {line["key"]: line["outcome"] for line in read_ledger(out/"ledger.jsonl") if "key" in line}
+
+
+def reasons(out): return {line["key"]: line.get("reason", "") for line in read_ledger(out/"ledger.jsonl") if "key" in line}
+
+
+# ---- who is there
+
+@pytest.mark.parametrize("people, expected", [("any", "multi_person"), ("fraction", "multi_person"), ("largest", "made")])
+def test_a_visitor_is_found_between_looks_and_judged_by_policy(films, run, yellow, people, expected):
+    film(films/"a.mp4", visited)
+    _,_,out = run(films, every=5, people=people)
+    assert ends(out)=={"a": expected}
+    if expected!="made": return
+    clip = Landmarks.load(out/"a.npy")
+    assert clip.seen.all() and len(clip)==50
+    assert (clip.made["crowded"], clip.made["people"])==(7, 2)
+    assert len(set(yellow))<50, "not every frame was looked at"
+
+
+def test_a_fraction_of_frames_with_two_is_accepted(films, run, yellow):
+    film(films/"a.mp4", visited)
+    assert ends(run(films, people="fraction", share=.2)[2])=={"a": "made"}
+    assert ends(run(films, people="fraction", share=.13)[2])=={"a": "multi_person"}
+
+
+def test_the_largest_is_followed_and_never_exchanged(films, run, yellow):
+    "She comes second and leaves first; the small one stays"
+    def people(t): return [(4, 4, 24, 40)]+([(140-50*t, 20, 180-50*t, 90)] if .3<t<1.8 else [])
+    film(films/"a.mp4", people, 2.4)
+    clip = Landmarks.load(run(films, people="largest")[2]/"a.npy")
+    there = np.arange(60)/25
+    np.testing.assert_array_equal(clip.seen, (there>.3) & (there<1.8))
+    middle = np.nanmean(clip.points[clip.seen, :, 0], 1) # Random points fill the crop, which is about her box
+    assert np.corrcoef(middle, -there[clip.seen])[0, 1]>.9
+
+
+def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, yellow, monkeypatch):
+    film(films/"leave.mp4", leaver)
+    film(films/"empty.mp4", nobody)
+    seen,pose = [],stage.pose
+    monkeypatch.setattr(stage, "pose", lambda nets, crops, refine: (seen.extend(crops), pose(nets, crops, refine))[1])
+    _,_,out = run(films)
+    assert ends(out)=={"leave": "made", "empty": "no_person"}
+    clip = Landmarks.load(out/"leave.npy")
+    np.testing.assert_array_equal(clip.seen, np.arange(50)<28)
+    assert np.isnan(clip.points[28:]).all() and len(seen)==28
+    np.testing.assert_allclose(clip.times, np.arange(50)/25, atol=1e-3)
+
+
+def test_a_look_at_every_fifth_is_a_look_at_all_on_a_straight_way(films, run, yellow):
+    film(films/"a.mp4", walker, 1.)
+    dense,sparse = (Landmarks.load(run(films, out=f"out{every}", every=every)[2]/"a.npy") for every in (1, 5))
+    assert sparse.made["looked"]==6 and dense.made["looked"]==25
+    # Points are random but their places in the crop are not: the crops must be nearly the same
+    difference = np.abs(np.nanmean(sparse.points[..., :2], 1)-np.nanmean(dense.points[..., :2], 1))
+    assert np.nanmax(difference)<6 and np.nanmedian(difference)<1.5
+
+
+def test_a_box_of_the_table_is_believed(films, run, tmp_path):
+    film(films/"1.mp4", walker, .4)
+    (tmp_path/"wlasl.json").write_text(json.dumps([dict(gloss="walk", instances=[dict(video_id="1", fps=25, frame_start=1, frame_end=-1, bbox=[10, 20, 40, 84])])]))
+    report,bad = extract(tmp_path/"wlasl.json", tmp_path/"out", Settings(detector="nano", pose="tiny", boxes=True, shortest=0), Machine(), RANDOM, films, progress=False)
+    clip = Landmarks.load(tmp_path/"out/1.npy")
+    assert clip.seen.all() and clip.made["looked"]==0 and clip.made["video"]["fps"]==25 and not bad
+
+
+# ---- batches decide about speed and nothing else
+
+def test_batches_and_neighbours_change_nothing(films, run, tmp_path):
+    "The real detector of random weights, whose boxes are as good as any"
+    film(films/"a.mp4", walker, 1.2)
+    film(films/"b.mp4", leaver, 1.2, size=(128, 128))
+    (tmp_path/"some.tsv").write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND\na\ta-0\t0\t0.6\na\ta-1\t0.3\t1\nb\tb-0\t0.1\t0.7\n")
+    (tmp_path/"one.tsv").write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND\na\ta-1\t0.3\t1\n")
+    options = dict(people="largest", threshold=.05, doubt=.05, rate=8, every=2)
+    def points(table, out, machine):
+        chosen = Settings(detector="nano", pose="tiny", **options)
+        extract(tmp_path/table, tmp_path/out, chosen, machine, RANDOM, films, progress=False)
+        return {path.stem: Landmarks.load(path).points for path in (tmp_path/out).glob("*.npy")}
+    many,single,alone = points("some.tsv", "many", Machine(detect=4, pose=5)),points("some.tsv", "single", Machine(frames=1, detect=1, pose=1)),points("one.tsv", "alone", Machine())
+    assert set(many)=={"a-0", "a-1", "b-0"}, reasons(tmp_path/"many")
+    for name,found in many.items(): check_close(found, single[name])
+    check_close(many["a-1"], alone["a-1"])
+
+
+def check_close(a, b):
+    "Equal but for points between whose best two classes the last digit decides"
+    assert a.shape==b.shape
+    same = np.isclose(a, b, rtol=1e-3, atol=.05, equal_nan=True).all(-1)
+    assert same.mean()>.98, f"{1-same.mean():.1%} differ"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_is_beyond_the_picture_and_beyond_one_survives(films, run, yellow, precision):
+    "Scores are raw and points may lie outside of the picture"
+    film(films/"a.mp4", lambda t: [(0, 0, 30, 96)], .4)
+    _,_,out = run(films, precision=precision, storage=Storage("fraction"))
+    clip,raw = Landmarks.load(out/"a.npy"),np.load(out/"a.npy")
+    assert clip.points.shape==(10, 133, 4) and np.isfinite(raw).all()
+    assert (raw[..., 0]<0).any() and (raw[..., 1]>1).any(), "no point outside of the picture is kept"
+    if precision=="fp32": assert clip.points[..., 3].max()!=1
+    assert clip.made["settings"]["precision"]==precision
+
+
+def test_raw_scores_above_one_are_kept(films, run, yellow, monkeypatch):
+    film(films/"a.mp4", walker, .4)
+    pose = stage.pose
+    monkeypatch.setattr(stage, "pose", lambda *args: pose(*args)*np.float32([1, 1, 1, 0])+np.float32([-500, 0, 0, 9.5]))
+    clip = Landmarks.load(run(films)[2]/"a.npy")
+    assert (clip.points[..., 3]==9.5).all() and (clip.points[..., 0]<0).all()
+
+
+# ---- which frames
+
+FILM = Video(Path("a.mp4"), 640, 480, 30., 10.)
+
+@pytest.mark.parametrize("fps, taken", [(24000/1001, True), (60.03, True), (24., True), (23., False), (62., False), (0., False)])
+def test_rates_have_some_tolerance(fps, taken):
+    assert (stage.unfit(Segment("a", "a"), replace(FILM, fps=fps), Settings(fps=(24, 60)), 10.) is None)==taken
+
+
+def test_moments_begin_with_the_first_frame_and_the_counter_does_not():
+    cut = Cut("a", 0, 3)
+    wanted,rate = stage.sampled(cut, FILM, 10., Settings(rate=24))
+    assert (len(wanted), wanted[0], rate)==(72, 0, 24)
+    counted,_ = stage.sampled(cut, FILM, 10., Settings(rate=24, sampler="counting"))
+    assert (counted[:7]*30).round().tolist()==[1, 2, 3, 4, 6, 7, 8] and len(counted)==72
+    assert stage.sampled(cut, FILM, 10., Settings(rate=60)) == (None, 30.), "frames are not invented"
+    skipped,rate = stage.sampled(cut, FILM, 10., Settings(sampler="counting", skip_by=2))
+    assert (skipped[:3]*30).round().tolist()==[0, 2, 4] and rate==15
+
+
+def test_segments_share_frames_and_end_where_they_end(films, run, yellow, tmp_path):
+    film(films/"a.mp4", walker)
+    (tmp_path/"some.tsv").write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART_REALIGNED\tEND_REALIGNED\tSENTENCE\na\ta-0\t0\t1\tx\na\ta-1\t0.52\t1.2\ty\na\ta-2\t1.6\t9\tz\n")
+    extract(tmp_path/"some.tsv", tmp_path/"out", Settings(detector="nano", pose="tiny"), Machine(), RANDOM, films, progress=False)
+    clips = {name: Landmarks.load(tmp_path/"out"/f"{name}.npy") for name in ("a-0", "a-1", "a-2")}
+    assert {name: len(clip) for name,clip in clips.items()}=={"a-0": 25, "a-1": 17, "a-2": 10}
+    np.testing.assert_array_equal(clips["a-0"].points[13:], clips["a-1"].points[:12])
+    assert len(yellow)==len(set(yellow)), "a frame is looked at once"
+    assert clips["a-1"].made["segment"]["text"]=="y" and clips["a-1"].made["video_frames"][0]==13
+
+
+# ---- whatever a file can be
+
+@pytest.fixture
+def strange(films):
+    "Videos as they come"
+    whole = film(films/"good.mp4", walker, .6)
+    (films/"noise.mp4").write_bytes(random.Random(0).randbytes(5000))
+    (films/"empty.mp4").touch()
+    (films/"cut.mp4").write_bytes(whole.read_bytes()[:300])
+    film(films/"two_frames.mp4", walker, 2/25)
+    film(films/"large.mp4", lambda t: [(1000, 400, 3000, 4000)], 2/25, size=(7680, 4320))
+    with av.open(str(films/"sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    film(films/"truncated.mkv", walker, 2.)
+    content = (films/"truncated.mkv").read_bytes()
+    (films/"truncated.mkv").write_bytes(content[:len(content)//2])
+    return films
+
+
+def test_every_file_ends_in_one_state_and_costs_the_others_nothing(strange, run, yellow):
+    _,_,out = run(strange, shortest=0)
+    assert ends(out)==dict(good="made", noise="bad_video", empty="bad_video", cut="bad_video", sound="bad_video", two_frames="made", large="made", truncated="made")
+    assert all(reason or key in ("good", "two_frames", "large", "truncated") for key,reason in reasons(out).items())
+    assert "only audio" in reasons(out)["sound"] and "empty" in reasons(out)["empty"]
+    assert Landmarks.load(out/"large.npy").size==(7680, 4320) and len(Landmarks.load(out/"two_frames.npy"))==2
+    cut = Landmarks.load(out/"truncated.npy")
+    assert 0<len(cut)<50
+    assert not list(out.rglob(".part-*"))
+
+
+def test_a_phone_held_upright_gives_upright_points(films, run, yellow):
+    film(films/"flat.mp4", lambda t: [(10, 20, 150, 40)], .4)
+    with av.open(str(films/"flat.mp4")) as old, av.open(str(films/"phone.mp4"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is None: continue
+            packet.stream = stream
+            new.mux(packet)
+    turned = (films/"phone.mp4").read_bytes()
+    place = turned.index(b"tkhd")+4+40 # The matrix of the track header
+    quarter = b"".join(value.to_bytes(4, "big", signed=True) for value in (0, 65536, 0, -65536, 0, 0, 0, 0, 1<<30))
+    (films/"phone.mp4").write_bytes(turned[:place]+quarter+turned[place+36:])
+    _,_,out = run(films)
+    flat,phone = Landmarks.load(out/"flat.npy"),Landmarks.load(out/"phone.npy")
+    assert (flat.size, phone.size)==((160, 96), (96, 160)) and phone.made["video"]["turned"] in (90, 270)
+    spread = np.nanmax(phone.points[..., :2], (0, 1))-np.nanmin(phone.points[..., :2], (0, 1))
+    assert spread[1]>spread[0], "a block that lay stands"
+
+
+def test_segments_that_cannot_be(films, run, yellow, tmp_path):
+    film(films/"a.mp4", walker)
+    rows = ["a\tgood\t0\t1", "a\tlate\t5\t6", "a\tbackwards\t2\t1", "a\tearly\t-3\t1", "a\t../escaped\t0\t1", "../a\tescaped2\t0\t1", f"{tmp_path}/films/a\tescaped3\t0\t1",
+            "a\t/tmp/absolute\t0\t1", "a\tgood\t0\t1", "a\tnan\tnan\t1", "a\tshort\t0\t0.1", "lost\tlost\t0\t1", "a\thalf", "\tnameless\t0\t1", "a\tlong\t0\t90", "a\tinf\t0\tinf"]
+    (tmp_path/"some.tsv").write_text("\n".join(["VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND", *rows]))
+    _,bad = extract(tmp_path/"some.tsv", tmp_path/"out", Settings(detector="nano", pose="tiny"), Machine(), RANDOM, films, progress=False)
+    assert ends(tmp_path/"out")==dict(good="made", late="too_short", short="too_short", lost="bad_video", long="made", inf="made")
+    assert len(bad)==10 and "begins at 5 s, and the video ends" in reasons(tmp_path/"out")["late"]
+    assert len((tmp_path/"out/bad_rows.tsv").read_text().splitlines())==10
+    assert not [path for path in tmp_path.rglob("*escaped*")] and not Path("/tmp/absolute.npy").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(strategies.text(alphabet=strategies.characters(codec="utf-8"), max_size=300))
+def test_tables_of_any_text_are_read_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("table")/"any.tsv"
+    path.write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND\n"+text, encoding="utf-8", newline="")
+    for found in read_table(path):
+        assert isinstance(found, BadRow) or (not fault_in(found.name) and 0<=found.start<found.end)
+
+
+@given(strategies.text(max_size=40))
+def test_no_name_leads_out(name):
+    if fault_in(name): return
+    out = Path("/out").resolve()
+    assert out in (out/f"{name}.npy").resolve().parents
+
+
+# ---- what is missing is said
+
+def test_missing_weights_are_named_with_address_and_hash(films, tmp_path, data_folder, monkeypatch):
+    film(films/"a.mp4", walker, .2)
+    monkeypatch.setattr("audio2pose.models.weights.torch.hub.download_url_to_file", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(InputError, match=r"rtmdet_m are not here: fetch https://download.*235e8209.pth \(its SHA-256 begins with 235e8209\) into .*weights"):
+        extract(films, tmp_path/"out", Settings(), weights=(None, "random"))
+    with pytest.raises(InputError, match=r"none.pth: no such file of weights for rtmw3d_l; the published ones are https.*794dbc78"):
+        extract(films, tmp_path/"out", Settings(), weights=("random", str(tmp_path/"none.pth")))
+    assert not (tmp_path/"out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(films, tmp_path):
+    film(films/"a.mp4", walker, .2)
+    code,said = ask(cli.app, f"landmarks {films} --out {tmp_path/'out'} --device cuda --detector-weights random --pose-weights random")
+    assert code==2 and "cuda was asked for, but there are 0 CUDA devices" in said
+    assert not (tmp_path/"out").exists()
+
+
+def test_weights_of_something_else_are_refused(films, tmp_path):
+    film(films/"a.mp4", walker, .2)
+    torch.save({"state_dict": {"a": torch.ones(3)}}, tmp_path/"other.pth")
+    code,said = ask(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector nano --detector-weights {tmp_path/'other.pth'} --pose-weights random")
+    assert code==2 and "do not fit RTMDet" in said
+
+
+# ---- being stopped, and going on
+
+def test_a_second_call_does_only_what_is_left_and_trusts_no_cut_file(films, run, yellow):
+    for name in "abc": film(films/f"{name}.mp4", walker, .4)
+    film(films/"two.mp4", lambda t: walker(t)+[(120, 10, 140, 80)], .4)
+    first,_,out = run(films)
+    assert dict(first.outcomes)==dict(made=3, multi_person=1)
+    again,_,_ = run(films)
+    assert not again.outcomes and dict(again.kept)==dict(made=3, multi_person=1)
+    whole = (out/"a.npy").read_bytes()
+    (out/"a.npy").write_bytes(whole[:200])
+    with pytest.raises(InputError, match="cut off or changed"): Landmarks.load(out/"a.npy")
+    (out/"b.json").unlink()
+    mended,_,_ = run(films)
+    assert dict(mended.outcomes)==dict(made=2) and (out/"a.npy").read_bytes()==whole
+    film(films/"c.mp4", walker, .6)
+    assert dict(run(films)[0].outcomes)==dict(made=1), "the video changed"
+    assert dict(run(films, layout="body")[0].outcomes)==dict(made=3, multi_person=1), "the settings changed"
+
+
+SCRIPT = """
+import sys
+from audio2pose.models import rtmw3d
+from audio2pose.models.rtmdet import Size
+rtmw3d.pose_sizes["tiny"] = Size(.33, .0625)
+from audio2pose.extract.landmarks import Machine, Settings, extract
+chosen = Settings(detector="nano", pose="tiny", people="largest", threshold=0, doubt=0, rate=5, also=("pose",))
+report,_ = extract(sys.argv[1], sys.argv[2], chosen, Machine(), ("random", "random"), progress=False)
+print(dict(report.outcomes), dict(report.kept))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_at_any_point_nothing_is_lost_or_taken_for_whole(films, tmp_path):
+    for i in range(6): film(films/f"{i}.mp4", walker, .8)
+    (tmp_path/"script.py").write_text(SCRIPT)
+    def start(out): return subprocess.Popen([sys.executable, tmp_path/"script.py", films, tmp_path/out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
+    whole = start("whole")
+    assert b"'made': 6" in whole.communicate(timeout=200)[0]
+    chance,kept = random.Random(3),set()
+    for _ in range(3):
+        process = start("killed")
+        deadline = time.monotonic()+100
+        aim = chance.randint(1, 5) # Files that are there when it is killed, at some moment of the next
+        while process.poll() is None and len(list((tmp_path/"killed").glob("*.npy")))<aim and time.monotonic()<deadline: time.sleep(.01)
+        time.sleep(chance.random()*.1)
+        process.kill()
+        process.wait()
+        for path in (tmp_path/"killed").glob("*.json"): # A sidecar is written last
+            assert len(Landmarks.load(path.with_suffix(".npy")))==4
+    stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path/"killed").glob("*.npy") if ends(tmp_path/"killed").get(path.stem)=="made"}
+    last = start("killed")
+    said,complaint = last.communicate(timeout=200)
+    assert last.returncode==0, complaint
+    for path in (tmp_path/"whole").glob("*.npy"):
+        np.testing.assert_array_equal(Landmarks.load(tmp_path/"killed"/path.name).points, Landmarks.load(path).points)
+        if path.name in stamps: assert (tmp_path/"killed"/path.name).stat().st_mtime_ns==stamps[path.name], "a decided clip was made again"
+    assert not list((tmp_path/"killed").rglob(".part-*"))
+
+
+def test_two_on_one_folder(films, tmp_path, run, yellow):
+    film(films/"a.mp4", walker, .4)
+    with held(tmp_path/"out"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is writing there"): run(films)
+    assert dict(run(films)[0].outcomes)==dict(made=1)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(films, tmp_path):
+    for name in "ab": film(films/f"{name}.mp4", walker, .2)
+    settings = Settings(detector="nano", people="largest", threshold=0, doubt=0, rate=5)
+    report,_ = extract(films, tmp_path/"out", settings, Machine(), RANDOM, engine="processes", seats=Seats(2), progress=False)
+    assert dict(report.outcomes)==dict(made=2)
+    assert "the networks" in stage.time_of(tmp_path/"out", report)
+    assert len(Landmarks.load(tmp_path/"out/a.npy"))==1
+
+
+# ---- many and long
+
+def test_ten_thousand_segments_start_and_resume(films, run, tmp_path, tiny):
+    film(films/"v0000.mp4", walker, .4)
+    rows = [f"v{i//10:04d}\tv{i//10:04d}-{i%10:03d}\t{i%10*5}\t{i%10*5+4.5}" for i in range(10_000)]
+    (tmp_path/"many.tsv").write_text("\n".join(["VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND", *rows]))
+    call = dict(settings=Settings(detector="nano", pose=tiny, rate=5), machine=Machine(), weights=RANDOM, videos=films, progress=False)
+    report,bad = extract(tmp_path/"many.tsv", tmp_path/"out", **call)
+    assert report.items==10_000 and report.outcomes["bad_video"]==9990 and not bad
+    again,_ = extract(tmp_path/"many.tsv", tmp_path/"out", **call)
+    assert again.kept.total()==10_000 and not again.outcomes
+
+
+def test_memory_is_flat(films, run, yellow, monkeypatch):
+    "However long a video is, few of its pictures are held at a time"
+    alive,most = weakref.WeakSet(),[]
+    class Counted(stage.Group):
+        def __init__(self, pictures):
+            super().__init__(pictures)
+            alive.add(self)
+            most.append(sum(len(group.pictures) for group in list(alive)))
+    monkeypatch.setattr(stage, "Group", Counted)
+    film(films/"a.mp4", walker, 4.)
+    film(films/"b.mp4", leaver, 4.)
+    run(films, machine=Machine(frames=8), every=3)
+    gc.collect()
+    assert sum(1 for _ in most)>=25 and max(most)<=5*8, max(most)
+    assert not alive
+
+
+def test_pictures_of_8k_make_small_bundles():
+    shots = [stage.Shot(0., np.zeros((400, 500, 3), np.uint8), []) for _ in range(10)]
+    assert [len(bundle.things) for bundle in stage.bundled(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
+
+
+# ---- the command, and real people
+
+def test_random_weights_are_said(films, tmp_path):
+    film(films/"a.mp4", walker, .2)
+    code,said = ask(cli.app, f"landmarks {films/'a.mp4'} --out {tmp_path/'out'} --detector nano --detector-weights random --pose-weights random --threshold 0 --people largest --rate 5 --compat seed --also pose")
+    assert code==0 and "weights: random; the numbers mean nothing" in said and "the decoder was busy" in said
+    sidecar = json.loads((tmp_path/"out/a.json").read_text(), parse_constant=pytest.fail)
+    assert [model["random"] for model in sidecar["made"]["models"]]==["these numbers mean nothing"]*2
+    assert (sidecar["shape"], sidecar["coordinates"], sidecar["depth"], sidecar["layout"])==([1, 85, 4], "fraction", "camera", "seed")
+    assert (tmp_path/"out/a.pose").stat().st_size>1000
+
+
+def test_what_cannot_be_meant_is_one_sentence(films, tmp_path):
+    film(films/"a.mp4", walker, .2)
+    for line in ("--detector xl", "--pose q", "--rate 0", "--threshold 2", "--precision fp8", "--people all", "--seconds 5-1", "--fps x", "--also bvh"):
+        code,said = ask(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector-weights random --pose-weights random {line}")
+        assert code==2 and said.count("\n")==0 and said.startswith("error: "), (line, said)
+    assert not (tmp_path/"out").exists()
+
+
+def test_the_walker_is_followed_and_the_onlooker_is_noticed(shared, tmp_path, run):
+    pytest.importorskip("onnx")
+    weights = str(shared("real/weights/rtmdet_nano_person_320.onnx")),"random"
+    video = shared("real/video/walking_with_onlooker.mp4")
+    def clip(people): return run(video, out=people, weights=weights, rate=6, every=2, people=people, machine=Machine(detect=8))[2]
+    assert ends(clip("any"))=={"walking_with_onlooker": "multi_person"}
+    found = Landmarks.load(clip("largest")/"walking_with_onlooker.npy")
+    assert len(found)==46 and .6<found.seen.mean()<.85, "she walks in and out of the picture"
+    assert not found.seen[:6].any() and found.seen[9:40].all()
+    assert found.made["models"][0]["sha256"] and found.made["crowded"]>10
+
+
+def test_videos_are_found_whatever_their_format(films):
+    for name in ("a.webm", "a.mkv", "sub/b.MOV"):
+        (films/name).parent.mkdir(exist_ok=True)
+        (films/name).touch()
+    videos,found = read_segments(films)
+    assert sorted(segment.name for segment in found if isinstance(segment, Segment))==["a", "sub/b"]
+    assert videos.find("a").name=="a.webm" and Videos(films).find("sub/b").name=="b.MOV" and videos.find("../a") is None
