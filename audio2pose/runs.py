@@ -6,7 +6,7 @@
 __all__ = ['Job', 'engines', 'notebooks_folder', 'find_file', 'notebook_tool', 'takes', 'typed', 'checked', 'from_text',
            'read_yaml', 'from_file', 'imported', 'sources', 'code_of', 'digest', 'Plan', 'plans', 'fingerprint',
            'data_of', 'installed_versions', 'commit', 'device_name', 'read_json', 'write_json', 'write_metrics',
-           'manifest', 'Busy', 'claimed', 'execute', 'why', 'write_page', 'Outcome', 'perform', 'clocked', 'finish',
+           'manifest', 'Busy', 'claimed', 'execute', 'why', 'write_page', 'Outcome', 'finish', 'clocked', 'perform',
            'run', 'Grid', 'combinations', 'read_grid', 'here', 'share', 'sit', 'Seat', 'bury', 'in_processes', 'do',
            'on_ray', 'outcome_of', 'settled', 'grid', 'collect', 'run_grid']
 
@@ -319,7 +319,7 @@ def manifest(
                 device=device_name(str(parameters.get("device", "cpu"))), host=platform.node(), platform=platform.platform(),
                 started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), seconds=0., attempts=1)
 
-# %% ../nbs/80_runs.ipynb #668ca082
+# %% ../nbs/80_runs.ipynb #e41d4a6c
 class Busy(InputError):
     "A run is being done by another process"
 
@@ -332,11 +332,11 @@ def claimed(
     import fcntl
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder/".lock", "a+")
+        lock = open(folder/".run-lock", "a+")
     except OSError as error: raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another folder with --out") from None
     with lock:
         try: fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError: raise Busy(f"{folder.parent.name}/{folder.name} is being run by {(folder/'.lock').read_text().strip() or 'another process'}; wait for it, or choose another folder with --out") from None
+        except BlockingIOError: raise Busy(f"{folder.parent.name}/{folder.name} is being run by {(folder/'.run-lock').read_text().strip() or 'another process'}; wait for it, or choose another folder with --out") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
@@ -392,13 +392,38 @@ def write_page(
     page,_ = exporter.from_filename(str(notebook))
     with atomic(path) as scratch: scratch.write_text(page, encoding="utf-8")
 
-# %% ../nbs/80_runs.ipynb #bf898e8e
+# %% ../nbs/80_runs.ipynb #83b4901c
 @dataclass(frozen=True)
 class Outcome:
     "How a run ended"
     plan:Plan
     status:str # "done", "kept" (it was done before), "failed" or "busy"
     reason:str="" # Why it failed
+
+def finish(
+    plan:Plan,
+    record:dict, # The manifest so far
+    seconds:float,
+    reason:str, # Of failure; empty if there was none
+)->Outcome:
+    "Complete the record of a run"
+    folder = plan.folder
+    record |= dict(status="failed" if reason else "done", reason=reason, seconds=round(record["seconds"]+seconds, 3), finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    if not reason:
+        write_page(folder/"run.ipynb", folder/"run.html")
+        if not (folder/"metrics.json").exists(): write_json(folder/"metrics.json", {})
+    write_json(folder/"manifest.json", record)
+    return Outcome(plan, record["status"], reason)
+
+# %% ../nbs/80_runs.ipynb #32974a65
+def clocked(
+    function:Callable,
+    *arguments,
+)->tuple[float, object]: # Seconds, result
+    "Call a function and time it"
+    begun = time.perf_counter()
+    result = function(*arguments)
+    return time.perf_counter()-begun, result
 
 # %% ../nbs/80_runs.ipynb #c61d4820
 def perform(
@@ -420,32 +445,6 @@ def perform(
             return finish(plan, record, *clocked(execute, plan, timeout, progress))
     except Busy as error: return Outcome(plan, "busy", str(error))
     except OSError as error: return Outcome(plan, "failed", f"{plan.name}: {error.strerror or error}; free some space there, or choose another folder with --out")
-
-# %% ../nbs/80_runs.ipynb #32974a65
-def clocked(
-    function:Callable,
-    *arguments,
-)->tuple[float, object]: # Seconds, result
-    "Call a function and time it"
-    begun = time.perf_counter()
-    result = function(*arguments)
-    return time.perf_counter()-begun, result
-
-# %% ../nbs/80_runs.ipynb #54616605
-def finish(
-    plan:Plan,
-    record:dict, # The manifest so far
-    seconds:float,
-    reason:str, # Of failure; empty if there was none
-)->Outcome:
-    "Complete the record of a run"
-    folder = plan.folder
-    record |= dict(status="failed" if reason else "done", reason=reason, seconds=round(record["seconds"]+seconds, 3), finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    if not reason:
-        write_page(folder/"run.ipynb", folder/"run.html")
-        if not (folder/"metrics.json").exists(): write_json(folder/"metrics.json", {})
-    write_json(folder/"manifest.json", record)
-    return Outcome(plan, record["status"], reason)
 
 # %% ../nbs/80_runs.ipynb #150203f5
 def run(
@@ -518,7 +517,7 @@ def share(
     environment = {} if "OMP_NUM_THREADS" in os.environ else dict(OMP_NUM_THREADS=str(threads))
     return environment | (dict(CUDA_VISIBLE_DEVICES=str(seat%gpus)) if gpus else {})
 
-# %% ../nbs/80_runs.ipynb #590197b0
+# %% ../nbs/80_runs.ipynb #aa11a4b1
 def sit(
     pipe, # Jobs and plans come through it, outcomes go back
     environment:dict[str, str],
@@ -530,7 +529,6 @@ def sit(
     os.environ |= environment
     while (order := pipe.recv()) is not None: pipe.send(order[0](order[1]))
 
-# %% ../nbs/80_runs.ipynb #05c94729
 class Seat:
     "A process in which runs are done; if it dies, the next run gets a new one"
     def __init__(self, environment:dict[str, str]):
@@ -598,7 +596,7 @@ def in_processes(
         for seat in seats: seat.leave()
         for seat in seats: seat.clear()
 
-# %% ../nbs/80_runs.ipynb #40cf361a
+# %% ../nbs/80_runs.ipynb #8e5412c4
 def do(
     job:Job,
     plan:Plan,
@@ -629,7 +627,6 @@ def on_ray(
         for task in running: ray.cancel(task, force=True)
         if alone: ray.shutdown()
 
-# %% ../nbs/80_runs.ipynb #2cfa7405
 def outcome_of(
     ray, # The module
     task, # That has ended

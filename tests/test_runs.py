@@ -133,6 +133,13 @@ def test_record(toy, tmp_path, monkeypatch):
     assert found["metrics"]==dict(score=1.5) and found["run"]==f"toy/{folder.name}"
 
 
+def test_notebook_may_hold_its_own_folder(tmp_path):
+    "Preparing and extracting lock the folder they write to, which is the folder of the run"
+    holding = notebook(tmp_path/"holding.ipynb", PARAMETERS, "from pathlib import Path\nfrom audio2pose.data.prepare import alone_in\nfrom audio2pose.extract.batch import held",
+                       'with alone_in(Path(out)): pass\nwith held(Path(out)): (Path(out)/"done.txt").write_text("yes")')
+    assert (runs.run(holding, {}, tmp_path/"runs")/"done.txt").exists()
+
+
 def test_fingerprint_sees_names_sizes_and_contents(tmp_path):
     (tmp_path/"d").mkdir()
     (tmp_path/"d"/"a").write_bytes(bytes(100))
