@@ -6,10 +6,11 @@
 __all__ = ['Video', 'opened', 'probe', 'Decoded', 'decoded', 'picture', 'Cut', 'moments', 'legacy_moments', 'Frame', 'spans_of',
            'frames', 'nearest', 'Waits', 'Ahead', 'put']
 
-# %% ../nbs/14_video.ipynb #b34342ea
+# %% ../nbs/14_video.ipynb #9934def4
 import math
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +55,7 @@ def opened(
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
-# %% ../nbs/14_video.ipynb #565f1bb6
+# %% ../nbs/14_video.ipynb #9ebf8cad
 def probe(
     path:str|os.PathLike,
 )->Video:
@@ -64,10 +65,18 @@ def probe(
         try: frame = next(container.decode(stream))
         except (StopIteration, av.FFmpegError): raise InputError(f"{path}: not one frame of it can be decoded; is it cut off?") from None
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        seconds = float(stream.duration*stream.time_base) if stream.duration else container.duration/1e6 if container.duration else None
         width,height = (frame.height, frame.width) if frame.rotation%180 else (frame.width, frame.height)
         start = (container.start_time or 0)/1e6
-        return Video(Path(path), width, height, fps, seconds, frame.rotation%360, frame.color_trc in hdr_curves, start)
+        return Video(Path(path), width, height, fps, promised(container, stream), frame.rotation%360, frame.color_trc in hdr_curves, start)
+
+# %% ../nbs/14_video.ipynb #89e99d09
+def promised(container, stream):
+    "The length a file says it has, s; None if it says nothing"
+    if stream.duration: return float(stream.duration*stream.time_base)
+    own = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")) # Of this stream; the file's may be that of the sound
+    length = sum(float(part)*unit for part,unit in zip(own.groups(), (3600, 60, 1))) if own else (container.duration or 0)/1e6
+    if "matroska" in container.format.name: length -= (container.start_time or 0)/1e6 # It counts from 0, wherever the first frame is
+    return length if length>0 else None
 
 # %% ../nbs/14_video.ipynb #c4a25bd5
 hdr_curves = 16, 18 # PQ and HLG, as numbered in ITU-T H.273
@@ -79,7 +88,7 @@ class Decoded(NamedTuple):
     time:float # When it is shown, s
     frame:object # Of av
 
-# %% ../nbs/14_video.ipynb #6eb37c58
+# %% ../nbs/14_video.ipynb #fd3af644
 def decoded(
     path:str|os.PathLike,
     spans:list[tuple[float, float]]|None=None, # Only these parts matter, s, in order; None: all
@@ -87,30 +96,37 @@ def decoded(
 )->Iterator[Decoded]:
     "Frames with their times; long stretches that do not matter are skipped"
     import av
+    notes = {} if notes is None else notes
     with opened(path) as (container, stream):
         fps = float(stream.average_rate or stream.guessed_rate or 25)
-        start,index = (container.start_time or 0)/1e6,0
+        start,index,gap = (container.start_time or 0)/1e6,0,0.
         for begin,end in spans or [(-math.inf, math.inf)]:
-            if begin-last_seen(notes)>10: seek(container, stream, begin+start)
+            if begin-notes.get("time", 0.)>10: seek(container, stream, begin+start)
             try:
                 for frame in container.decode(stream):
                     moment = frame.time-start if frame.time is not None else index/fps
                     yield Decoded(index, moment, frame)
-                    index += 1
-                    if notes is not None: notes["time"] = moment
+                    index,gap = index+1,moment-notes.get("time", moment)
+                    notes["time"] = moment
                     if moment>end: break
+                else: check_end(container, stream, notes, 2*max(gap, 1/fps))
             except av.FFmpegError as error:
-                if notes is not None: notes["cut_off"] = f"{type(error).__name__} after {index} frames"
+                notes["cut_off"] = f"{type(error).__name__} after {index} frames"
                 return
 
-# %% ../nbs/14_video.ipynb #56637166
-def last_seen(notes): return (notes or {}).get("time", 0.)
-
+# %% ../nbs/14_video.ipynb #fdcaa17a
 def seek(container, stream, moment):
-    "Go to the last key frame before `moment`; a file without an index is read on instead"
+    "Go to the last key frame before `moment`; a file that does not say where that is is read on instead"
     import av
+    if container.format.flags & av.format.Flags.no_timestamps.value: return
     try: container.seek(int(max(moment-.1, 0)/stream.time_base), stream=stream)
     except av.FFmpegError: return
+
+# %% ../nbs/14_video.ipynb #d0ccf7a9
+def check_end(container, stream, notes, tolerance):
+    "Note it when a file ends before the time it promised"
+    length,last = promised(container, stream),notes.get("time", 0.)
+    if length is not None and last+tolerance<length: notes["cut_off"] = f"ends at {last:.2f} s, not at {length:.2f} s"
 
 # %% ../nbs/14_video.ipynb #4ba516a4
 def picture(
