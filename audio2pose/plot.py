@@ -6,7 +6,7 @@
 __all__ = ['side_colours', 'BLUE', 'RED', 'GREEN', 'GREY', 'CURVE', 'MARK', 'BAR', 'side_colour', 'draw_pose', 'pose_strip',
            'beat_plot', 'features_plot', 'Curve', 'Marks', 'Bars', 'Rows', 'Panel', 'waveform', 'onsets',
            'audio_features', 'joint_speeds', 'stretches', 'foot_contacts', 'paint_part', 'finish_axes', 'draw',
-           'traces', 'span', 'explore', 'axis_of', 'in_any_light', 'strip_lines', 'explore_poses', 'table_text',
+           'traces', 'span', 'axis_of', 'in_any_light', 'explore', 'strip_lines', 'explore_poses', 'table_text',
            'metric_table', 'explore_table']
 
 # %% ../nbs/70_plot.ipynb #01beb4e5
@@ -286,26 +286,6 @@ def span(
     low,high = float(values.min(initial=0)),float(values.max(initial=1e-6))
     return (0. if panel.zero else low-.05*(high-low)), high+.05*(high-low)
 
-# %% ../nbs/70_plot.ipynb #9dfb0a72
-def explore(
-    *panels:Panel, # From top to bottom
-): # plotly figure
-    "Panels over one time axis, to zoom and hover"
-    if not panels: raise InputError("explore: no panels; give for instance joint_speeds(motion)")
-    heights = [panel.height for panel in panels]
-    figure = require("plotly.subplots", "lab").make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=.035, row_heights=heights)
-    known = set()
-    for row,panel in enumerate(panels, 1):
-        low,high = span(panel)
-        for part in panel.parts:
-            for trace in traces(part, low, high):
-                figure.add_trace(trace.update(legendgroup=trace.name, showlegend=not isinstance(part, (Rows, Bars)) and trace.name not in known), row=row, col=1)
-                known.add(trace.name)
-        axis = axis_of(panel)
-        figure.update_yaxes(axis, row=row, col=1)
-        if not any(isinstance(part, (Rows, Bars)) for part in panel.parts): figure.update_yaxes(range=[low, high], row=row, col=1)
-    return in_any_light(figure, 70+115*sum(heights))
-
 # %% ../nbs/70_plot.ipynb #023dce9d
 def axis_of(
     panel:Panel,
@@ -331,6 +311,26 @@ def in_any_light(
     figure.update_yaxes(gridcolor=faint, zeroline=False, linecolor=faint, hoverformat=".3g")
     figure.update_xaxes(title_text="s", row=len({trace.yaxis for trace in figure.data}), col=1) if figure._grid_ref else None
     return figure
+
+# %% ../nbs/70_plot.ipynb #9dfb0a72
+def explore(
+    *panels:Panel, # From top to bottom
+): # plotly figure
+    "Panels over one time axis, to zoom and hover"
+    if not panels: raise InputError("explore: no panels; give for instance joint_speeds(motion)")
+    heights = [panel.height for panel in panels]
+    figure = require("plotly.subplots", "lab").make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=.035, row_heights=heights)
+    known = set()
+    for row,panel in enumerate(panels, 1):
+        low,high = span(panel)
+        for part in panel.parts:
+            for trace in traces(part, low, high):
+                figure.add_trace(trace.update(legendgroup=trace.name, showlegend=not isinstance(part, (Rows, Bars)) and trace.name not in known), row=row, col=1)
+                known.add(trace.name)
+        axis = axis_of(panel)
+        figure.update_yaxes(axis, row=row, col=1)
+        if not any(isinstance(part, (Rows, Bars)) for part in panel.parts): figure.update_yaxes(range=[low, high], row=row, col=1)
+    return in_any_light(figure, 70+115*sum(heights))
 
 # %% ../nbs/70_plot.ipynb #abc1ebda
 def strip_lines(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMULA', 'Page', 'open_page', 'find_pages', 'with_formulas', 'page_links', 'body_html', 'Entry', 'read_entry',
            'read_module', 'module_name', 'reference_html', 'search_entries', 'menu_html', 'index_html', 'write_page',
-           'Links', 'broken_links', 'build', 'code_colours', 'finish_site', 'main']
+           'Links', 'broken_links', 'code_colours', 'finish_site', 'build', 'main']
 
 # %% ../nbs/91_site.ipynb #5a9a8f51
 import ast
@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from .core import InputError, asset, require
 from .player import fill
 
-# %% ../nbs/91_site.ipynb #9e1dc3be
+# %% ../nbs/91_site.ipynb #88af5f1b
 @dataclass(frozen=True)
 class Page:
     "A notebook and its place on the site"
@@ -32,7 +32,6 @@ class Page:
     title:str
     words:str # The sentence below the title
 
-# %% ../nbs/91_site.ipynb #73024d3c
 def open_page(
     path:Path, # Of a notebook
     nbs:Path, # Folder of all
@@ -87,7 +86,7 @@ def body_html(
     body,_ = exporters.HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
     return page_links(body)
 
-# %% ../nbs/91_site.ipynb #78ddd95b
+# %% ../nbs/91_site.ipynb #799d815f
 @dataclass(frozen=True)
 class Entry:
     "A public name of a module"
@@ -95,7 +94,6 @@ class Entry:
     signature:str # As in the source, up to the docstring
     words:str # First line of the docstring
 
-# %% ../nbs/91_site.ipynb #dae8ce03
 def read_entry(
     node:ast.FunctionDef|ast.ClassDef,
     lines:list[str], # Of the module
@@ -220,6 +218,28 @@ def broken_links(
             if missing: broken.append(f"{path.relative_to(out.resolve())}: {link}")
     return broken
 
+# %% ../nbs/91_site.ipynb #9cd67c72
+def code_colours()->str: # CSS
+    "Colours of code in light and in dark"
+    formatter = require("pygments.formatters", "docs").HtmlFormatter
+    light,dark = (formatter(style=style, nobackground=True).get_style_defs(".highlight") for style in ("friendly", "github-dark"))
+    return f"\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}\n"
+
+# %% ../nbs/91_site.ipynb #cd4db1d5
+def finish_site(
+    out:Path,
+    front:str, # HTML
+    menu:dict, # pages, modules
+    index:list[dict], # For the search
+    images:Path, # Pictures that notebooks refer to
+):
+    "Front page, style, search and pictures"
+    write_page(out, "index.html", "audio2pose", front, menu)
+    shutil.copyfile(asset("site/search.js"), out/"search.js")
+    (out/"style.css").write_text(asset("site/style.css").read_text(encoding="utf-8")+code_colours(), encoding="utf-8")
+    (out/"search-index.js").write_text(f"const INDEX = {json.dumps(index)};\n", encoding="utf-8")
+    if images.is_dir(): shutil.copytree(images, out/"images", dirs_exist_ok=True)
+
 # %% ../nbs/91_site.ipynb #859945f5
 def build(
     out:str|os.PathLike, # Folder of the site; written anew
@@ -242,28 +262,6 @@ def build(
         index += [dict(title=entry.name, text=entry.words, where=f"audio2pose.{name}", url=f"reference/{name}.html#{entry.name}", weight=2) for entry in entries]
     finish_site(out, index_html(pages), menu, index, (nbs or package.parent/"nbs")/"images")
     return broken_links(out)
-
-# %% ../nbs/91_site.ipynb #9cd67c72
-def code_colours()->str: # CSS
-    "Colours of code in light and in dark"
-    formatter = require("pygments.formatters", "docs").HtmlFormatter
-    light,dark = (formatter(style=style, nobackground=True).get_style_defs(".highlight") for style in ("friendly", "github-dark"))
-    return f"\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}\n"
-
-# %% ../nbs/91_site.ipynb #cd4db1d5
-def finish_site(
-    out:Path,
-    front:str, # HTML
-    menu:dict, # pages, modules
-    index:list[dict], # For the search
-    images:Path, # Pictures that notebooks refer to
-):
-    "Front page, style, search and pictures"
-    write_page(out, "index.html", "audio2pose", front, menu)
-    shutil.copyfile(asset("site/search.js"), out/"search.js")
-    (out/"style.css").write_text(asset("site/style.css").read_text(encoding="utf-8")+code_colours(), encoding="utf-8")
-    (out/"search-index.js").write_text(f"const INDEX = {json.dumps(index)};\n", encoding="utf-8")
-    if images.is_dir(): shutil.copytree(images, out/"images", dirs_exist_ok=True)
 
 # %% ../nbs/91_site.ipynb #6707d595
 def main(
