@@ -7,8 +7,8 @@ __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'Survey', 'songs_in', 'files_of
            'write_array', 'song_files', 'prepare_song', 'nan_fault', 'write_poses', 'write_audio', 'beats_of',
            'write_json', 'write_beats', 'stage_files', 'lengths_and_faults', 'sha256', 'Options', 'record_of', 'done',
            'prepare_clip', 'leave_with_parent', 'alone', 'in_order', 'usable', 'stored', 'read_sequence',
-           'store_is_fresh', 'write_windows', 'alone_in', 'check_kept', 'Prepared', 'report', 'prepare_songs',
-           'OrEmpty', 'prepare_clips', 'prepare_with', 'read_records', 'prepare', 'load_windows', 'inventory']
+           'store_is_fresh', 'write_windows', 'alone_in', 'check_kept', 'Prepared', 'report', 'OrEmpty',
+           'prepare_songs', 'read_records', 'prepare_with', 'prepare_clips', 'prepare', 'load_windows', 'inventory']
 
 # %% ../../nbs/26_data.prepare.ipynb #fbc97b4b
 import hashlib
@@ -147,7 +147,7 @@ def write_wav(
     soundfile.write(content, y, WAV_SR, subtype="PCM_16", format="WAV")
     with atomic(path) as scratch: scratch.write_bytes(content.getvalue())
 
-# %% ../../nbs/26_data.prepare.ipynb #ac181a21
+# %% ../../nbs/26_data.prepare.ipynb #7508d82a
 def write_array(
     path:Path,
     x:np.ndarray,
@@ -155,7 +155,6 @@ def write_array(
     "Write a .npy file"
     with atomic(path) as scratch: np.save(scratch, x)
 
-# %% ../../nbs/26_data.prepare.ipynb #5421832e
 def song_files(out:Path, song:str)->tuple[Path, Path]: return out/"songs"/f"{song}.wav", out/"songs"/f"{song}.npy"
 
 # %% ../../nbs/26_data.prepare.ipynb #1aa90ccf
@@ -280,7 +279,7 @@ def sha256(
     "Hash of a file"
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../../nbs/26_data.prepare.ipynb #2befcd3b
+# %% ../../nbs/26_data.prepare.ipynb #ab328d34
 @dataclass(frozen=True)
 class Options:
     "What `prepare` was asked for"
@@ -288,7 +287,6 @@ class Options:
     keypoints:str = "keypoints3d_optim" # Or "keypoints3d", the raw triangulation
     overwrite:bool = False
 
-# %% ../../nbs/26_data.prepare.ipynb #7e65c43f
 def record_of(
     clip:Clip,
     out:Path,
@@ -344,7 +342,7 @@ def prepare_clip(
         return record, []
     except (InputError, OSError) as error: return None, [str(error)]
 
-# %% ../../nbs/26_data.prepare.ipynb #9e1e3a04
+# %% ../../nbs/26_data.prepare.ipynb #4ddc25f5
 def leave_with_parent():
     "Start of a worker: Ctrl-C is the parent's business, and without a parent there is nothing to do"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -354,7 +352,6 @@ def leave_with_parent():
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../../nbs/26_data.prepare.ipynb #763b87c4
 def alone(
     work:Callable,
     item, # Handed to `work`
@@ -475,7 +472,7 @@ def check_kept(
     if kept!=options.keypoints and not options.overwrite: raise InputError(f"{out}: it was prepared from {kept}, not {options.keypoints}; choose another folder, or overwrite it")
     if kept!=options.keypoints or not path.is_file(): write_json(path, dict(keypoints=options.keypoints))
 
-# %% ../../nbs/26_data.prepare.ipynb #3e5a163c
+# %% ../../nbs/26_data.prepare.ipynb #707a4b0c
 @dataclass
 class Prepared:
     "What a run of `prepare` came to"
@@ -486,7 +483,6 @@ class Prepared:
     missing:list[str] # Names of the splits that are not there
     windows:str|None # Why there is no store of windows
 
-# %% ../../nbs/26_data.prepare.ipynb #f06f97ba
 def report(
     out:Path,
     seen:Survey,
@@ -496,6 +492,14 @@ def report(
     "Write what a reader of the prepared folder should know"
     counts = dict(clips=len(seen.clips), prepared=len(records), frames=sum(record["frames"] for record in records), splits=dict(Counter(clip.split for clip in seen.clips)))
     write_json(out/"report.json", dict(counts, faults=result.faults, missing=result.missing, windows=result.windows))
+
+# %% ../../nbs/26_data.prepare.ipynb #908638bc
+@dataclass(frozen=True)
+class OrEmpty:
+    "Work whose success is an empty string"
+    work:Callable
+
+    def __call__(self, item): return self.work(item) or ""
 
 # %% ../../nbs/26_data.prepare.ipynb #e72002fd
 def prepare_songs(
@@ -513,13 +517,15 @@ def prepare_songs(
     said = {clip.song: "its process was killed, probably for memory" if why is None else why for clip,why in results}
     return {song: why for song,why in said.items() if why}
 
-# %% ../../nbs/26_data.prepare.ipynb #908638bc
-@dataclass(frozen=True)
-class OrEmpty:
-    "Work whose success is an empty string"
-    work:Callable
+# %% ../../nbs/26_data.prepare.ipynb #eeae089d
+def read_records(
+    root:str|os.PathLike, # A prepared folder
+)->list[dict]:
+    "The records of all prepared clips, whatever run made them"
+    return [json.loads(path.read_text()) for path in sorted((Path(root)/"records").glob("[!.]*.json"))]
 
-    def __call__(self, item): return self.work(item) or ""
+# %% ../../nbs/26_data.prepare.ipynb #90f57915
+def prepare_with(pair:tuple, out:Path, options:Options): return prepare_clip(pair[0], out, options, pair[1])
 
 # %% ../../nbs/26_data.prepare.ipynb #c5f805a1
 def prepare_clips(
@@ -539,16 +545,6 @@ def prepare_clips(
         known[clip.name],why = result or (None, ["its process was killed, probably for memory; run again, with --workers 1"])
         if why: failed[clip.name] = why
     return [record for record in known.values() if record], failed, len(left)-len(failed)
-
-# %% ../../nbs/26_data.prepare.ipynb #90f57915
-def prepare_with(pair:tuple, out:Path, options:Options): return prepare_clip(pair[0], out, options, pair[1])
-
-# %% ../../nbs/26_data.prepare.ipynb #eeae089d
-def read_records(
-    root:str|os.PathLike, # A prepared folder
-)->list[dict]:
-    "The records of all prepared clips, whatever run made them"
-    return [json.loads(path.read_text()) for path in sorted((Path(root)/"records").glob("[!.]*.json"))]
 
 # %% ../../nbs/26_data.prepare.ipynb #344d4f6e
 def prepare(
