@@ -24,7 +24,7 @@ def ranks(
     own = np.diag(similarity)[:,None]
     return 1+(similarity>own).sum(1)+((similarity==own).sum(1)-1)/2
 
-# %% ../../nbs/34_metrics.retrieval.ipynb #ef1d6f8f
+# %% ../../nbs/34_metrics.retrieval.ipynb #8e57bd06
 @dataclass(frozen=True)
 class Recall:
     "How one direction of a retrieval went"
@@ -34,7 +34,6 @@ class Recall:
     mean_rank:float # From 1
     chance:dict[int, float] # K → share that blind guessing reaches
 
-# %% ../../nbs/34_metrics.retrieval.ipynb #dfbada00
 def recall(
     similarity:Float[np.ndarray, "N N"], # Row: query, column: item, true pairs on the diagonal
     at:tuple[int, ...]=(1, 5, 10, 50, 100), # K
