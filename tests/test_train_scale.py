@@ -89,18 +89,31 @@ def test_checkpoint_of_another_config_is_refused(store, tmp_path):
 def curve(folder): return [line["loss"] for line in read_log(Path(folder)/"log.csv")]
 
 
+LAUNCHERS = dict(torchrun=["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
+                 accelerate=["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--module"])
+
+
+@pytest.fixture(scope="module")
+def one_process(store, tmp_path_factory): return taught(store, tmp_path_factory.mktemp("one")/"run", [sys.executable, "-m"], 4)
+
+
+def taught(store, out, launcher, batch):
+    "Folder of a short run with noise, augmentation and streams"
+    words = ["audio2pose.train", "--store", store.folder, "--steps", "6", "--stream-from", "0", "--log-every", "1", "--validate-every", "100",
+             "--save-every", "100", "--threads", "1", "--precision", "fp32", "--lr", "1e-3", "--batch", str(batch), "--out", out]
+    done = subprocess.run([*launcher, *words], check=False, capture_output=True, text=True, env=os.environ|{"OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode==0, done.stderr[-2000:]
+    return out
+
+
 @pytest.mark.slow
-def test_two_processes_of_half_the_batch_are_one(store, tmp_path):
-    "The same loss curve and the same weights, with noise, augmentation and streams, through torchrun and gloo"
-    words = ["-m", "audio2pose.train", "--store", store.folder, "--steps", "6", "--stream-from", "0", "--log-every", "1", "--validate-every", "100",
-             "--save-every", "100", "--threads", "1", "--precision", "fp32", "--lr", "1e-3"]
-    environment = os.environ|{"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *words, "--batch", "4", "--out", tmp_path/"one"], check=True, capture_output=True, env=environment, timeout=300)
-    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words, "--batch", "2", "--out", tmp_path/"two"], check=False, capture_output=True, text=True, env=environment, timeout=300)
-    assert two.returncode==0, two.stderr[-2000:]
-    assert len(curve(tmp_path/"one"))==6
-    np.testing.assert_allclose(curve(tmp_path/"one"), curve(tmp_path/"two"), rtol=2e-4)
-    a,b = (torch.load(tmp_path/name/"checkpoint.pt", weights_only=True)["model"] for name in ("one", "two"))
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_of_half_the_batch_are_one(store, one_process, tmp_path, launcher):
+    "The same loss curve and the same weights, over gloo"
+    two = taught(store, tmp_path/"two", [sys.executable, "-m", *LAUNCHERS[launcher]], 2)
+    assert len(curve(one_process))==6
+    np.testing.assert_allclose(curve(one_process), curve(two), rtol=2e-4)
+    a,b = (torch.load(folder/"checkpoint.pt", weights_only=True)["model"] for folder in (one_process, two))
     for name in a: torch.testing.assert_close(a[name], b[name], rtol=0, atol=3e-4, msg=name) # Six steps of at most 1e-3 each
 
 
