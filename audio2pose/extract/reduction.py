@@ -85,7 +85,7 @@ class Rules:
 
 seed_rules = Rules(missing="-999", compat="seed")
 
-# %% ../../nbs/53_extract.reduction.ipynb #0621db3b
+# %% ../../nbs/53_extract.reduction.ipynb #467e0d44
 @dataclass(frozen=True, eq=False)
 class Reduced:
     "A clip in a box"
@@ -101,7 +101,7 @@ class Reduced:
 
     def rows(self)->Float[np.ndarray, "T F"]: # float32; 85 points give 255 numbers, or 170 without z
         "One row per frame"
-        flat = self.values.reshape(len(self.values), -1).astype(np.float32)
+        flat = self.values.reshape(len(self.values), int(np.prod(self.values.shape[1:]))).astype(np.float32)
         return np.where(np.isnan(flat), np.float32(MISSING), flat) if self.missing=="-999" else flat
 
     def restored(self)->Float[np.ndarray, "T K C"]:
@@ -143,7 +143,7 @@ def reduce_landmarks(
     elif size is not None: points = points*np.array([size[0]/max(size), size[1]/max(size), 1, 1])
     return reduce_points(points, rules)
 
-# %% ../../nbs/53_extract.reduction.ipynb #1c78ab9f
+# %% ../../nbs/53_extract.reduction.ipynb #3433f10d
 def seed_array(
     landmarks:Landmarks,
 )->Float[np.ndarray, "T K 4"]: # float32
@@ -154,8 +154,7 @@ def as_seed_did(
     array:np.ndarray, # (T, K, 4) or (T, 4K)
 )->Float[np.ndarray, "T K 4"]: # NaN in frames of zeros alone
     "The older stage's view of what was seen"
-    as_points(array) # Refuses what is no array of landmarks
-    points = array.reshape(len(array), -1, 4).astype(np.float32).astype(float)
+    points = array.reshape(as_points(array).shape).astype(np.float32).astype(float)
     points[(points==0).all((1, 2))] = np.nan
     return points
 
