@@ -270,14 +270,13 @@ def forward(self:DSTformer,
 
 DSTformer.forward = forward
 
-# %% ../../nbs/42_models.motionbert.ipynb #23f1cfee
+# %% ../../nbs/42_models.motionbert.ipynb #0d3a8106
 class Window(NamedTuple):
     "A piece of a clip"
     clip:int # Which clip
     start:int # First frame
     length:int # Frames
 
-# %% ../../nbs/42_models.motionbert.ipynb #cc83673f
 def buckets(
     windows:list[Window],
     frames:int=1944, # Of a batch at most, padding included: eight windows of 243
@@ -564,7 +563,7 @@ def estimate(self:MeshHead,
 
 MeshHead.forward = estimate
 
-# %% ../../nbs/42_models.motionbert.ipynb #91ae6754
+# %% ../../nbs/42_models.motionbert.ipynb #5c394f32
 class Mesh(NamedTuple):
     "What the mesh head says about clips"
     rotations:Float[Tensor, "B T 24 3 3"] # Of each joint against its parent
@@ -572,7 +571,6 @@ class Mesh(NamedTuple):
     vertices:Float[Tensor, "B T V 3"] # m
     joints:Float[Tensor, "B T 17 3"] # Human3.6M, m
 
-# %% ../../nbs/42_models.motionbert.ipynb #662f5cbb
 class MeshRegressor(nn.Module):
     "A DSTformer that poses a body"
     def __init__(self,
