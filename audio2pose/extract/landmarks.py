@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'find_weights', 'fused', 'seeded', 'InFull',
-           'in_precision', 'Nets', 'load_nets', 'Clip', 'Track', 'Shot', 'Ended', 'unfit', 'length_of', 'sampled',
-           'Reader', 'read', 'served', 'Group', 'Bundle', 'bundled', 'grouped', 'by_group', 'look', 'apart', 'boxes_in',
-           'pairs', 'within_reach', 'settle', 'doubtful', 'gaps', 'doubted', 'bridged', 'settled', 'Crop', 'crops_of',
-           'pose', 'Extraction', 'clips_in', 'process', 'people_in', 'look_once', 'crowd', 'verdict_on', 'main_person',
-           'landmarks_of', 'finish', 'plain', 'about', 'spent', 'jobs_of', 'job_of', 'extract', 'tell_bad_rows',
-           'time_of']
+           'in_precision', 'Nets', 'load_nets', 'halved', 'Clip', 'Track', 'Shot', 'Ended', 'unfit', 'length_of',
+           'sampled', 'Reader', 'read', 'served', 'Group', 'Bundle', 'bundled', 'grouped', 'by_group', 'look', 'looks',
+           'apart', 'boxes_in', 'pairs', 'within_reach', 'settle', 'doubtful', 'clips_in', 'gaps', 'doubted', 'bridged',
+           'settled', 'Crop', 'crops_of', 'pose', 'Extraction', 'process', 'people_in', 'look_once', 'crowd',
+           'verdict_on', 'main_person', 'landmarks_of', 'finish', 'plain', 'about', 'spent', 'jobs_of', 'job_of',
+           'extract', 'tell_bad_rows', 'time_of']
 
 # %% ../../nbs/51_extract.landmarks.ipynb #41116de7
 import math
@@ -181,6 +181,18 @@ def load_nets(
         model = seeded(kind, size) if weights.path is None else load(size, weights.path)
         found.append(in_precision(fused(model), dtype).to(device))
     return Nets(*found, device)
+
+# %% ../../nbs/51_extract.landmarks.ipynb #32834fbb
+def halved(
+    function:Callable[[list], list], # Items → results
+    items:list,
+)->list:
+    "Do all at once; where memory does not suffice, in halves"
+    try: return function(items)
+    except torch.OutOfMemoryError:
+        if len(items)<2: raise
+    middle = len(items)//2
+    return [*halved(function, items[:middle]), *halved(function, items[middle:])]
 
 # %% ../../nbs/51_extract.landmarks.ipynb #e2ed6fc5
 @dataclass(eq=False)
@@ -388,7 +400,7 @@ def by_group(
     for place,shot in enumerate(shots): places.setdefault(shot.group, []).append(place)
     for group,members in places.items(): yield group, torch.tensor([shots[place].row for place in members], device=group.pictures.device), members
 
-# %% ../../nbs/51_extract.landmarks.ipynb #e3b4df10
+# %% ../../nbs/51_extract.landmarks.ipynb #c60bba39
 @torch.inference_mode()
 def look(
     nets:Nets,
@@ -397,15 +409,24 @@ def look(
     batch:int,
 ):
     "Detect people in shots of any sizes"
-    dtype,side = next(nets.detector.parameters()).dtype,nets.detector.side
     for first in range(0, len(shots), batch):
         part = shots[first:first+batch]
-        squares = torch.empty(len(part), side, side, 3, dtype=torch.uint8, device=nets.device)
-        for group,rows,places in by_group(part): squares[places] = letterboxed(group.pictures[rows], side)
-        maps = nets.detector(normalised(squares, detector_mean, detector_std, dtype))
-        levels = [best_cells(*level, stride) for *level,stride in zip(*maps, strides)]
-        scores,boxes = (torch.cat(parts, 1).cpu().numpy() for parts in zip(*levels))
-        for i,shot in enumerate(part): shot.found = people(scores[i], boxes[i], tuple(shot.group.pictures.shape[1:3]), side, doubt)
+        for shot,found in zip(part, halved(lambda some: looks(nets, some, doubt), part)): shot.found = found
+
+# %% ../../nbs/51_extract.landmarks.ipynb #79636db4
+def looks(
+    nets:Nets,
+    shots:list[Shot],
+    doubt:float,
+)->list[tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, "N"]]]: # Boxes, px, and scores; best first
+    "What the detector finds in one batch"
+    dtype,side = next(nets.detector.parameters()).dtype,nets.detector.side
+    squares = torch.empty(len(shots), side, side, 3, dtype=torch.uint8, device=nets.device)
+    for group,rows,places in by_group(shots): squares[places] = letterboxed(group.pictures[rows], side)
+    maps = nets.detector(normalised(squares, detector_mean, detector_std, dtype))
+    levels = [best_cells(*level, stride) for *level,stride in zip(*maps, strides)]
+    scores,boxes = (torch.cat(parts, 1).cpu().numpy() for parts in zip(*levels))
+    return [people(scores[i], boxes[i], tuple(shot.group.pictures.shape[1:3]), side, doubt) for i,shot in enumerate(shots)]
 
 # %% ../../nbs/51_extract.landmarks.ipynb #964257d6
 def apart(
@@ -489,6 +510,24 @@ def doubtful(
     if len(pairs(a, b, .3))<max(len(a), len(b)): return True
     if len(a) and settings.people=="largest" or len(a)>1: return False
     return max(len(boxes_in(shot, settings, settings.doubt)) for shot in (before, after))>len(a)
+
+# %% ../../nbs/51_extract.landmarks.ipynb #2e86799e
+def clips_in(
+    bundle:Bundle,
+)->list[Clip]: # Undecided ones
+    "Put shots to their clips"
+    clips = {}
+    for thing in bundle.things:
+        if isinstance(thing, Ended):
+            clips[thing.clip] = None
+            thing.clip.ended = True
+        elif isinstance(thing, Shot):
+            for clip,number in thing.clips:
+                clips[clip] = None
+                clip.waiting.append((number, thing))
+    for clip in clips:
+        if clip.verdict: clip.waiting.clear()
+    return [clip for clip in clips if not clip.verdict]
 
 # %% ../../nbs/51_extract.landmarks.ipynb #4a098ecd
 def gaps(
@@ -606,25 +645,7 @@ class Extraction:
                 outcome = thing if isinstance(thing, Outcome) else self.finish(thing.clip)
                 yield replace(outcome, info=outcome.info|dict(spent=self.spent(ahead.waits)))
 
-# %% ../../nbs/51_extract.landmarks.ipynb #2e86799e
-def clips_in(
-    bundle:Bundle,
-)->list[Clip]: # Undecided ones
-    "Put shots to their clips"
-    clips = {}
-    for thing in bundle.things:
-        if isinstance(thing, Ended):
-            clips[thing.clip] = None
-            thing.clip.ended = True
-        elif isinstance(thing, Shot):
-            for clip,number in thing.clips:
-                clips[clip] = None
-                clip.waiting.append((number, thing))
-    for clip in clips:
-        if clip.verdict: clip.waiting.clear()
-    return [clip for clip in clips if not clip.verdict]
-
-# %% ../../nbs/51_extract.landmarks.ipynb #c2f57729
+# %% ../../nbs/51_extract.landmarks.ipynb #ddb392f4
 def process(self:Extraction,
     nets:Nets,
     bundle:Bundle,
@@ -637,7 +658,7 @@ def process(self:Extraction,
         batch = self.machine.pose
         for first in range(0, len(crops), batch):
             part = crops[first:first+batch]
-            for crop,points in zip(part, pose(nets, part, self.settings.refine)):
+            for crop,points in zip(part, halved(lambda some: list(pose(nets, some, self.settings.refine)), part)):
                 for track,number in crop.wanted: track.points[number] = points
     except Exception as error: # Too little memory, or a mistake of ours
         for clip in clips: clip.verdict = "error", reason_of(error)
