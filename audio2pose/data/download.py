@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TERMS', 'VIDEOS', 'VIDEO_LIST', 'ANNOTATIONS', 'ALTERNATIVES', 'RETRY', 'PIECE', 'FOLDERS', 'LARGEST', 'KINDS',
            'check_terms', 'Item', 'video_names', 'RateLimit', 'mp4_fault', 'content_fault', 'Refused', 'Later',
-           'open_at', 'attempt', 'receive', 'Manner', 'Fetched', 'finish', 'forget', 'fetch', 'fetch_all', 'tidy',
-           'record', 'place_of', 'entries', 'unpack_entry', 'unpack', 'Wanted', 'listed_names', 'items_of',
+           'open_at', 'receive', 'attempt', 'Manner', 'forget', 'Fetched', 'finish', 'fetch', 'record', 'tidy',
+           'fetch_all', 'place_of', 'entries', 'unpack_entry', 'unpack', 'Wanted', 'listed_names', 'items_of',
            'Downloaded', 'download', 'read_checksums']
 
 # %% ../../nbs/28_data.download.ipynb #25d22195
@@ -120,17 +120,16 @@ def content_fault(
     if suffix in (".wav", ".mp3") and ends_early(path): return "it breaks off before its end"
     return None if path.stat().st_size else "it is empty"
 
-# %% ../../nbs/28_data.download.ipynb #3a5de9f5
+# %% ../../nbs/28_data.download.ipynb #ab51e265
 class Refused(Exception):
     "The server says no, and will again"
 
-# %% ../../nbs/28_data.download.ipynb #68b8efb7
 class Later(Exception):
     "Something that may be over in a moment"
     def __init__(self, why:str, pause:float=0.): self.why,self.pause = why,pause
 
-# %% ../../nbs/28_data.download.ipynb #7e5f0f49
-RETRY = (408, 425, 429, 500, 502, 503, 504)
+# %% ../../nbs/28_data.download.ipynb #e0c0dd76
+RETRY = (408, 425, 429, 500, 502, 503, 504) # Answers that may be others in a moment
 
 # %% ../../nbs/28_data.download.ipynb #54c17966
 def open_at(
@@ -154,6 +153,26 @@ def open_at(
 # %% ../../nbs/28_data.download.ipynb #c49383e1
 PIECE = 1<<16 # Bytes read at a time
 
+# %% ../../nbs/28_data.download.ipynb #28cb43dc
+def receive(
+    response, # Open
+    part:Path,
+    mode:str, # "ab" to go on, "wb" to begin
+    limit:RateLimit,
+    stop:threading.Event,
+)->int: # Bytes that came
+    "Write what comes"
+    arrived = 0
+    with open(part, mode) as file:
+        while True:
+            if stop.is_set(): raise Later("stopped")
+            try: piece = response.read1(PIECE)
+            except (http.client.HTTPException, ConnectionError, TimeoutError, socket.timeout) as error: raise Later(f"the connection broke ({type(error).__name__})") from None
+            if not piece: return arrived
+            file.write(piece)
+            arrived += len(piece)
+            limit.wait(len(piece))
+
 # %% ../../nbs/28_data.download.ipynb #cca73155
 def attempt(
     item:Item,
@@ -176,26 +195,6 @@ def attempt(
         arrived = receive(response, part, "ab" if going_on else "wb", limit, stop)
     if promised and promised.isdigit() and arrived<int(promised): raise Later(f"it ended after {arrived} of {promised} bytes")
 
-# %% ../../nbs/28_data.download.ipynb #28cb43dc
-def receive(
-    response, # Open
-    part:Path,
-    mode:str, # "ab" to go on, "wb" to begin
-    limit:RateLimit,
-    stop:threading.Event,
-)->int: # Bytes that came
-    "Write what comes"
-    arrived = 0
-    with open(part, mode) as file:
-        while True:
-            if stop.is_set(): raise Later("stopped")
-            try: piece = response.read1(PIECE)
-            except (http.client.HTTPException, ConnectionError, TimeoutError, socket.timeout) as error: raise Later(f"the connection broke ({type(error).__name__})") from None
-            if not piece: return arrived
-            file.write(piece)
-            arrived += len(piece)
-            limit.wait(len(piece))
-
 # %% ../../nbs/28_data.download.ipynb #9ca9bb79
 @dataclass(frozen=True)
 class Manner:
@@ -205,6 +204,11 @@ class Manner:
     timeout:float = 30. # s without a byte
     rate:float|None = None # Bytes per second, all together
     jobs:int = 4 # Files at a time
+
+# %% ../../nbs/28_data.download.ipynb #46a82cd3
+def forget(part:Path):
+    "Remove a part and its tag"
+    for path in (part, part.with_name(part.name+".tag")): path.unlink(missing_ok=True)
 
 # %% ../../nbs/28_data.download.ipynb #84e6ce92
 @dataclass(frozen=True)
@@ -235,11 +239,6 @@ def finish(
     forget(part)
     return Fetched(item.url, item.path.name, "fetched", size, digits, tries)
 
-# %% ../../nbs/28_data.download.ipynb #46a82cd3
-def forget(part:Path):
-    "Remove a part and its tag"
-    for path in (part, part.with_name(part.name+".tag")): path.unlink(missing_ok=True)
-
 # %% ../../nbs/28_data.download.ipynb #a89f7754
 def fetch(
     item:Item,
@@ -263,6 +262,24 @@ def fetch(
         if tries==manner.tries or stop.wait(min(pause, 60)): break
     return Fetched(item.url, item.path.name, "failed", tries=tries, why=f"{why} (tried {tries} times)")
 
+# %% ../../nbs/28_data.download.ipynb #ac06b055
+def record(
+    folder:Path,
+    results:list[Fetched],
+):
+    "Add to `downloads.json` what became of each file"
+    path = folder/"downloads.json"
+    try: known = {entry["url"]: entry for entry in json.loads(path.read_text())}
+    except (OSError, ValueError, KeyError, TypeError): known = {}
+    for result in results:
+        if result.state!="kept" or known.get(result.url, {}).get("state")!="fetched": known[result.url] = asdict(result)
+    with atomic(path) as scratch: scratch.write_text(json.dumps(sorted(known.values(), key=lambda entry: entry["url"]), indent=1)+"\n")
+
+# %% ../../nbs/28_data.download.ipynb #aa7b277d
+def tidy(folder:Path):
+    "Remove an empty folder"
+    if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
+
 # %% ../../nbs/28_data.download.ipynb #57e1a3ec
 def fetch_all(
     items:list[Item],
@@ -283,24 +300,6 @@ def fetch_all(
         record(folder, [result for item in items if (result := results.get(item))])
         for item in items: tidy(item.path.parent/".partial")
     return [results[item] for item in items]
-
-# %% ../../nbs/28_data.download.ipynb #aa7b277d
-def tidy(folder:Path):
-    "Remove an empty folder"
-    if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
-
-# %% ../../nbs/28_data.download.ipynb #ac06b055
-def record(
-    folder:Path,
-    results:list[Fetched],
-):
-    "Add to `downloads.json` what became of each file"
-    path = folder/"downloads.json"
-    try: known = {entry["url"]: entry for entry in json.loads(path.read_text())}
-    except (OSError, ValueError, KeyError, TypeError): known = {}
-    for result in results:
-        if result.state!="kept" or known.get(result.url, {}).get("state")!="fetched": known[result.url] = asdict(result)
-    with atomic(path) as scratch: scratch.write_text(json.dumps(sorted(known.values(), key=lambda entry: entry["url"]), indent=1)+"\n")
 
 # %% ../../nbs/28_data.download.ipynb #ecb0cbd2
 FOLDERS = ("motions", "keypoints2d", "keypoints3d", "cameras", "splits", "videos", "wav", "music")
