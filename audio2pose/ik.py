@@ -45,9 +45,10 @@ class Markers:
         "Where the markers are"
         return positions[...,self.joints,:]+np.einsum("...kij,kj->...ki", rotations[...,self.joints,:,:], self.offsets)
 
-# %% ../nbs/18_ik.ipynb #3d120d10
+# %% ../nbs/18_ik.ipynb #45544670
 joint_markers = Markers(SMPL_24.names, np.arange(24), np.zeros((24, 3))) # The joints themselves
 
+# %% ../nbs/18_ik.ipynb #76c9f85e
 def markers_of(
     motion:Motion,
     markers:Markers=joint_markers,
@@ -55,7 +56,7 @@ def markers_of(
     "Where the markers of a dancer are"
     return markers.place(*forward_kinematics(axis_angle_to_matrix(motion.poses), motion.trans))
 
-# %% ../nbs/18_ik.ipynb #bb28be87
+# %% ../nbs/18_ik.ipynb #f3e29103
 left_offsets = { # Landmark → joint, offset from it, m
     "left_shoulder": ("lshoulder", (0, 0, 0)), "left_elbow": ("lelbow", (0, 0, 0)), "left_wrist": ("lwrist", (0, 0, 0)),
     "left_hip": ("lhip", (0, 0, 0)), "left_knee": ("lknee", (0, 0, 0)), "left_ankle": ("lankle", (0, 0, 0)),
@@ -64,6 +65,7 @@ left_offsets = { # Landmark → joint, offset from it, m
     "left_hand_5": ("lwrist", (.088, -.008, .012)), "left_hand_9": ("lwrist", (.090, -.008, -.010)), # Knuckles of the index and middle fingers
     "left_hand_13": ("lwrist", (.084, -.010, -.030)), "left_hand_17": ("lwrist", (.075, -.012, -.048))} # Of the ring and little fingers
 
+# %% ../nbs/18_ik.ipynb #bfe0db20
 def wholebody_markers()->Markers:
     "The markers among COCO-WholeBody-133, in the order of their numbers"
     found = {"nose": ("head", tuple(face_offsets[0]))} | left_offsets
@@ -75,13 +77,14 @@ def wholebody_markers()->Markers:
 landmark_markers = wholebody_markers()
 landmark_indices = COCO_WHOLEBODY_133.index(*landmark_markers.names) # Their numbers among the 133
 
-# %% ../nbs/18_ik.ipynb #2b87c709
+# %% ../nbs/18_ik.ipynb #417ca52a
 def unit(
     x:Float[np.ndarray, "*batch 3"],
 )->Float[np.ndarray, "*batch 3"]:
     "Vectors of length one"
     return x/np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
+# %% ../nbs/18_ik.ipynb #d490d32a
 def shortest_turn(
     source:Float[np.ndarray, "*batch 3"],
     target:Float[np.ndarray, "*batch 3"],
@@ -93,6 +96,7 @@ def shortest_turn(
     spare = unit(np.cross(a, np.where(np.abs(a[...,:1])<.6, [1., 0, 0], [0, 1., 0]))) # For half a turn any axis across will do
     return axis_angle_to_matrix(np.where(sine>1e-9, axis/np.maximum(sine, 1e-12), spare)*np.arctan2(sine, cosine))
 
+# %% ../nbs/18_ik.ipynb #2b758c22
 def frame(
     along:Float[np.ndarray, "*batch 3"], # First axis
     towards:Float[np.ndarray, "*batch 3"], # Second axis, after removing its part along the first
@@ -100,9 +104,10 @@ def frame(
     "A right-handed frame from two directions; points that coincide give some frame, not none"
     return exact_frame(along+1e-12*np.array([.2, 1, .1]), towards+1e-12*np.array([1, .3, .7]))
 
-# %% ../nbs/18_ik.ipynb #8537e3f5
+# %% ../nbs/18_ik.ipynb #a94698e5
 limbs = ((16, 18, 20, (0, -1., 0)), (17, 19, 21, (0, 1., 0)), (1, 4, 7, (1., 0, 0)), (2, 5, 8, (1., 0, 0))) # Upper joint, hinge, end, axis of bending at rest
 
+# %% ../nbs/18_ik.ipynb #397ed131
 def limb_rotations(
     above:Float[np.ndarray, "T 3 3"], # Global rotation of what the limb hangs on
     points:Float[np.ndarray, "T 3 3"], # Upper joint, hinge and end, m
@@ -117,7 +122,7 @@ def limb_rotations(
     rest = np.array(axis)
     return tuple(frame(bone, across)@frame(SMPL_24.offsets[joint], rest).T for bone,joint in ((upper, hinge), (lower, end)))
 
-# %% ../nbs/18_ik.ipynb #2538f4ca
+# %% ../nbs/18_ik.ipynb #82ce3758
 def trunk_frame(
     left:Float[np.ndarray, "*batch 3"], # Hip or shoulder, m
     right:Float[np.ndarray, "*batch 3"],
@@ -126,6 +131,7 @@ def trunk_frame(
     "Axes of the hips or of the shoulders"
     return frame(up, left-right)
 
+# %% ../nbs/18_ik.ipynb #ee45aa02
 def share(
     rotation:Float[np.ndarray, "T 3 3"],
     parts:int,
@@ -164,9 +170,10 @@ def limb_points(
         points[lost,i] = points[lost,i-1]+above[lost]@SMPL_24.offsets[limb[i]]
     return points
 
-# %% ../nbs/18_ik.ipynb #2fdb7f81
+# %% ../nbs/18_ik.ipynb #027df446
 tips = {7: 10, 8: 11, 20: 22, 21: 23, 12: 15} # Joint → the one that shows its direction
 
+# %% ../nbs/18_ik.ipynb #e2408234
 def turn_tip(
     pose:Float[np.ndarray, "T 24 3 3"], # Changed in place
     joint:int, # Ankle, wrist or neck
@@ -179,11 +186,12 @@ def turn_tip(
     local = np.einsum("tji,tj->ti", above[known], towards[known])
     pose[known,joint] = shortest_turn(np.broadcast_to(SMPL_24.offsets[tips[joint]], local.shape), local)
 
-# %% ../nbs/18_ik.ipynb #70bb2c64
+# %% ../nbs/18_ik.ipynb #4ef9e0ed
 ancestors = np.eye(24, dtype=bool) # [k, j]: joint j is k or above it
 for joint,parent in SMPL_24.bones: ancestors[joint] |= ancestors[parent]
 parents = np.array(SMPL_24.parents)
 
+# %% ../nbs/18_ik.ipynb #4f19f33d
 def marker_slopes(
     positions:Float[np.ndarray, "T 24 3"], # Of the joints, m
     rotations:Float[np.ndarray, "T 24 3 3"], # Global
@@ -198,11 +206,12 @@ def marker_slopes(
     turned = turned.transpose(0, 1, 4, 2, 3).reshape(len(places), 3*len(markers), 3*len(free))
     return np.concatenate([turned, np.broadcast_to(np.tile(np.eye(3), (len(markers), 1)), (len(places), 3*len(markers), 3))], axis=-1)
 
-# %% ../nbs/18_ik.ipynb #0b792033
+# %% ../nbs/18_ik.ipynb #3eb3da6e
 usual_turns = { # rad, about x, y, z of the parent
     "hip": (1.2, .6, .5), "knee": (1.5, .1, .1), "ankle": (.6, .3, .3), "toes": (.1, .1, .1), "belly": (.35, .3, .25), "spine": (.35, .3, .25), "chest": (.35, .3, .25),
     "neck": (.4, .5, .3), "head": (.4, .5, .3), "inshoulder": (.1, .25, .25), "shoulder": (.6, 1.2, 1.2), "elbow": (.6, 1.5, .12), "wrist": (.3, .5, .6), "hand": (.1, .1, .1)}
 
+# %% ../nbs/18_ik.ipynb #e8b4aab2
 def usual_turn(
     name:str, # Of a joint
 )->tuple[float, float, float]: # rad
@@ -222,13 +231,14 @@ def log_slopes(
     bend = 1/angle**2-(1+np.cos(angle))/(2*angle*np.sin(np.minimum(angle, np.pi-1e-6)))
     return np.eye(3)-cross/2+bend[...,None,None]*(cross@cross)
 
-# %% ../nbs/18_ik.ipynb #fce0b1d2
+# %% ../nbs/18_ik.ipynb #323854c7
 @dataclass
 class State:
     "Poses on their way"
     pose:Float[np.ndarray, "T 24 3 3"] # Rotations against the parent
     trans:Float[np.ndarray, "T 3"] # Root joint, m
 
+# %% ../nbs/18_ik.ipynb #0a553c68
 def misfit(
     state:State,
     points:Float[np.ndarray, "T K 3"], # m; anything where the weight is 0
@@ -380,9 +390,10 @@ def start_joints(
         if joint in tips and len(beyond): joints[:,tips[joint]] = points[:,beyond].mean(1)
     return joints
 
-# %% ../nbs/18_ik.ipynb #f14e9b95
+# %% ../nbs/18_ik.ipynb #6cd44d3b
 trunk = (1, 2, 16, 17) # Hips and shoulders
 
+# %% ../nbs/18_ik.ipynb #d1bd2a87
 def start_state(
     joints:Float[np.ndarray, "T 24 3"], # m; hips and shoulders known
 )->State:
@@ -442,10 +453,11 @@ def in_parts(
     parts = [refine(State(state.pose[cut], state.trans[cut]), points[cut], weights[cut], markers) for cut in cuts]
     return State(np.concatenate([part.pose for part in parts]), np.concatenate([part.trans for part in parts]))
 
-# %% ../nbs/18_ik.ipynb #cb57ff05
+# %% ../nbs/18_ik.ipynb #c6c120d0
 sure_bones = np.array([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16)]) # Of the 133: upper arms, forearms, thighs, shins
 sure_lengths = np.linalg.norm(SMPL_24.offsets[[18, 20, 19, 21, 4, 7, 5, 8]], axis=-1) # Of the skeleton, m
 
+# %% ../nbs/18_ik.ipynb #a0a2da44
 def back_projected(
     points:Float[np.ndarray, "T K 4"], # x, y, px, y down; z, m, from the hips away from the camera; score
     distance:Float[np.ndarray, "T"], # Of the hips from the camera, m
@@ -478,9 +490,10 @@ def hip_distance(
     distance = np.interp(np.arange(len(points)), known, np.log(distance[known]))
     return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.2*fps))|1, mode="nearest"), .08*fps, mode="nearest"))
 
-# %% ../nbs/18_ik.ipynb #07ceb18d
+# %% ../nbs/18_ik.ipynb #0de52f49
 LEVEL = np.array([[1., 0, 0], [0, 1, 0], [0, 0, -1]]) # A camera that looks along -z: right, up and forward, as rows
 
+# %% ../nbs/18_ik.ipynb #ca9e9bd0
 def filmed_landmarks(
     motion:Motion,
     eye:tuple[float, float, float]=(0., 1.2, 4.), # Place of the camera, m
@@ -499,9 +512,10 @@ def filmed_landmarks(
     points[:,landmark_indices,2],points[:,landmark_indices,3] = seen[...,2]-hips[:,None],6.
     return Landmarks(points, np.arange(len(motion))/motion.fps, motion.fps, size, name, made=dict(by="filmed_landmarks"))
 
-# %% ../nbs/18_ik.ipynb #288637a4
+# %% ../nbs/18_ik.ipynb #207636ca
 body_bones = [("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")] # Parent first
 
+# %% ../nbs/18_ik.ipynb #d05c7fc0
 def rest_length(
     start:str, # Names of landmarks
     stop:str,
@@ -510,6 +524,7 @@ def rest_length(
     places = rest_positions(SMPL_24)[landmark_markers.joints]+landmark_markers.offsets
     return float(np.linalg.norm(np.subtract(*places[[landmark_markers.names.index(name) for name in (start, stop)]])))
 
+# %% ../nbs/18_ik.ipynb #afc9fd55
 def ratio(
     points:Float[np.ndarray, "T K 3"], # In the order of `landmark_markers`, m
     pairs:list[tuple[str, str]], # Names of landmarks
@@ -565,10 +580,11 @@ class Fitting:
     floor:bool = True # Bring the lower foot to the ground over each two seconds
     settled:bool = False # And fix standing feet (`footing.settle`)
 
-# %% ../nbs/18_ik.ipynb #8dc3bfd7
+# %% ../nbs/18_ik.ipynb #442a8776
 marker_trust = np.array([.5 if name in ("nose", *(f"{side}_{part}" for side in ("left", "right") for part in ("eye", "ear"))) else
                          .7 if "hand" in name or "toe" in name or "heel" in name else 1. for name in landmark_markers.names])
 
+# %% ../nbs/18_ik.ipynb #3a51e80a
 def used_points(
     landmarks:Landmarks,
     fitting:Fitting,

@@ -24,7 +24,7 @@ from .film import RATE, compiled, film_stream, sound_blocks
 from .landmarks import Landmarks, layouts
 from .video import Cut, frames, opened, probe
 
-# %% ../nbs/75_overlay.ipynb #df6e82d8
+# %% ../nbs/75_overlay.ipynb #a3536017
 body_lines = ((0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
               (15, 17), (15, 18), (15, 19), (17, 19), (16, 20), (16, 21), (16, 22), (20, 22))
 hand_lines = tuple((root+(0 if k%4==1 else k-1), root+k) for root in (91, 112) for k in range(1, 21))
@@ -33,6 +33,7 @@ left_points = {1, 3, 5, 7, 9, 11, 13, 15, 17, 18, 19, *range(91, 112)}
 right_points = {2, 4, 6, 8, 10, 12, 14, 16, 20, 21, 22, *range(112, 133)}
 side_colours = dict(left=(60, 150, 250), right=(230, 150, 50), middle=(215, 215, 215)) # Blue, green, red: orange and blue
 
+# %% ../nbs/75_overlay.ipynb #4d09a72c
 def lines_of(
     layout:str, # A key of `landmarks.layouts`
 )->list[tuple[int, int, tuple[int, int, int]]]: # Two places in the array, and a colour
@@ -41,9 +42,10 @@ def lines_of(
     side = lambda a, b: "left" if {a, b}<=left_points else "right" if {a, b}<=right_points else "middle"
     return [(place[a], place[b], side_colours[side(a, b)]) for a,b in body_lines+hand_lines+face_lines if a in place and b in place]
 
-# %% ../nbs/75_overlay.ipynb #48552afd
+# %% ../nbs/75_overlay.ipynb #e6c3ee3c
 score_colours = np.array([[60, 60, 235], [40, 190, 250], [90, 220, 90]], float) # Blue, green, red; at visibility 0, 1/2 and 1
 
+# %% ../nbs/75_overlay.ipynb #b901825a
 def dot_colours(
     scores:Float[np.ndarray, "K"], # Raw
 )->UInt8[np.ndarray, "K 3"]: # Blue, green, red
@@ -93,7 +95,7 @@ def strokes_of(
     colours = np.concatenate([np.array([colour for _,_,colour in drawn], np.uint8).reshape(-1, 3), dot_colours(points[known, 3].astype(float))])
     return np.concatenate([bones, dots]), radii, colours
 
-# %% ../nbs/75_overlay.ipynb #a7808581
+# %% ../nbs/75_overlay.ipynb #b8ba1e46
 @lru_cache(256)
 def words_mask(
     words:str,
@@ -107,6 +109,7 @@ def words_mask(
     drawing.Draw(image).text((2-left, 2-top), words, fill=255, font=font)
     return np.array(image)
 
+# %% ../nbs/75_overlay.ipynb #2708242c
 def write_words(
     picture:UInt8[np.ndarray, "H W 3"], # Changed in place
     words:str,
@@ -141,7 +144,7 @@ def annotated(
     if words: write_words(drawn, words, (.5, .97), max(9, height//32))
     return drawn
 
-# %% ../nbs/75_overlay.ipynb #1d9f6a95
+# %% ../nbs/75_overlay.ipynb #27040380
 def film_size(
     size:tuple[int, int], # Of the video, px
     height:int, # Of the film at most, px
@@ -150,6 +153,7 @@ def film_size(
     scale = min(1., height/size[1])
     return tuple(max(2, 2*round(side*scale/2)) for side in size)
 
+# %% ../nbs/75_overlay.ipynb #4eb3dc3d
 def smaller(
     picture:UInt8[np.ndarray, "H W 3"],
     size:tuple[int, int], # Width and height
@@ -171,7 +175,7 @@ def pictures_at(
             yield number, frame.picture
             number += 1
 
-# %% ../nbs/75_overlay.ipynb #0eb8dfeb
+# %% ../nbs/75_overlay.ipynb #13f5073a
 def holder(
     boxes:Float[np.ndarray, "N 4"], # Corner to corner, px
     points:Float[np.ndarray, "K 4"], # Of one person; NaN where not seen
@@ -182,6 +186,7 @@ def holder(
     if not len(boxes) or not inside.any(): return np.full(4, np.nan)
     return boxes[np.lexsort(((boxes[:, 2:]-boxes[:, :2]).prod(1), -inside))[0]].astype(float)
 
+# %% ../nbs/75_overlay.ipynb #71f83426
 def detected_boxes(
     video:str|os.PathLike,
     landmarks:Landmarks, # Made from that video
@@ -197,7 +202,7 @@ def detected_boxes(
         found[i] = holder(boxes, landmarks.points[i])
     return found
 
-# %% ../nbs/75_overlay.ipynb #113f80e0
+# %% ../nbs/75_overlay.ipynb #3b180b98
 def sound_cut(
     path:str|os.PathLike,
     start:float, # s
@@ -212,6 +217,7 @@ def sound_cut(
         if block.shape[1]: yield np.ascontiguousarray(block)
         if not left: return
 
+# %% ../nbs/75_overlay.ipynb #6c198a2f
 def has_sound(
     path:str|os.PathLike,
 )->bool:

@@ -20,10 +20,11 @@ from ..core import InputError, atomic
 from .batch import Job, Outcome, Report, Seats, carry_out, stamp_of, written
 from ..landmarks import Landmarks, layouts, seed_storage, to_array
 
-# %% ../../nbs/53_extract.reduction.ipynb #b6bfc332
+# %% ../../nbs/53_extract.reduction.ipynb #ce464c7b
 face_points = (0, 4, 13, 14, 17, 33, 37, 39, 46, 52, 55, 61, 64, 81, 82, 93, 133, 151, 152, 159, 172, 178, 181, 263, 269, 276, 282, 285, 291, 294, 311, 323, 362, 386, 397, 468, 473) # MediaPipe's numbers
 holistic_points = (11, 12, 13, 14, 23, 24, *(33+k if k<468 else -1 for k in face_points), *range(501, 543)) # -1: not among the 543
 
+# %% ../../nbs/53_extract.reduction.ipynb #6783e493
 def chosen_points(
     count:int, # Points in the array
     layout:str, # A key of `layouts`, or "all"
@@ -35,9 +36,10 @@ def chosen_points(
     if count==543 and layout=="seed": return holistic_points
     raise InputError(f"reduction: {layout} cannot be chosen from {count} points; it needs {len(layouts[layout])}, 133 or, for seed, 543")
 
-# %% ../../nbs/53_extract.reduction.ipynb #74aa74ef
+# %% ../../nbs/53_extract.reduction.ipynb #4dd79a3a
 MISSING = -999. # What older data have where nothing was seen
 
+# %% ../../nbs/53_extract.reduction.ipynb #0edbd5ba
 def as_points(
     array:np.ndarray, # (T, K, 4) or (T, 4K), K in 85, 133, 543
     where:str="reduction", # Said in errors
@@ -54,9 +56,10 @@ def as_points(
     points[lost] = np.nan
     return points
 
-# %% ../../nbs/53_extract.reduction.ipynb #ec974c53
+# %% ../../nbs/53_extract.reduction.ipynb #b79e83a9
 modes = "xy_isotropic", "isotropic_3d"
 
+# %% ../../nbs/53_extract.reduction.ipynb #98e7ec33
 def box_of(
     points:Float[np.ndarray, "N 3"], # That count
     mode:str, # One of `modes`
@@ -67,7 +70,7 @@ def box_of(
     sides = np.full(3, extent.max()) if mode=="isotropic_3d" else np.array([extent[:2].max(), extent[:2].max(), extent[2]])
     return low, np.where(sides>1e-8, sides, np.inf)
 
-# %% ../../nbs/53_extract.reduction.ipynb #d4f17be9
+# %% ../../nbs/53_extract.reduction.ipynb #5df827d4
 @dataclass(frozen=True)
 class Rules:
     "How landmarks are reduced"
@@ -83,6 +86,7 @@ class Rules:
         for name,allowed in (("mode", modes), ("missing", ("nan", "-999")), ("compat", (None, "seed"))):
             if getattr(self, name) not in allowed: raise InputError(f"Rules: {name} must be one of {', '.join(map(str, allowed))}, got {getattr(self, name)!r}")
 
+# %% ../../nbs/53_extract.reduction.ipynb #3a96e3e1
 seed_rules = Rules(missing="-999", compat="seed")
 
 # %% ../../nbs/53_extract.reduction.ipynb #467e0d44
@@ -143,13 +147,14 @@ def reduce_landmarks(
     elif size is not None: points = points*np.array([size[0]/max(size), size[1]/max(size), 1, 1])
     return reduce_points(points, rules)
 
-# %% ../../nbs/53_extract.reduction.ipynb #3433f10d
+# %% ../../nbs/53_extract.reduction.ipynb #d3b2ff10
 def seed_array(
     landmarks:Landmarks,
 )->Float[np.ndarray, "T K 4"]: # float32
     "Landmarks as the older extractor stored them: fractions, and zeros in frames without a person"
     return to_array(landmarks, seed_storage)
 
+# %% ../../nbs/53_extract.reduction.ipynb #5e27bd3c
 def as_seed_did(
     array:np.ndarray, # (T, K, 4) or (T, 4K)
 )->Float[np.ndarray, "T K 4"]: # NaN in frames of zeros alone
@@ -175,7 +180,7 @@ def reduced_file(
     with atomic(out) as scratch, open(scratch, "wb") as file: np.save(file, reduced.rows())
     return reduced
 
-# %% ../../nbs/53_extract.reduction.ipynb #a0b119cf
+# %% ../../nbs/53_extract.reduction.ipynb #f6a3bc9d
 @dataclass
 class Reducing:
     "The work: landmark files to rows"
@@ -190,6 +195,7 @@ class Reducing:
             except InputError as error: yield Outcome(key, "refused", str(error))
             else: yield Outcome(key, "made", files=written(self.out, self.out/f"{key}.npy"), info=dict(frames=len(reduced.values), known=round(float(reduced.known.mean()), 4)))
 
+# %% ../../nbs/53_extract.reduction.ipynb #570bd9ed
 def reduce_folder(
     folder:str|os.PathLike, # Of `.npy` files
     out:str|os.PathLike, # Folder of the rows and of `ledger.jsonl`
