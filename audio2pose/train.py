@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['published', 'presets', 'columns', 'TrainConfig', 'learning_rate', 'FusedKerasAdam', 'make_optimiser', 'seed_noise',
-           'Batches', 'augmented', 'take', 'orthonormalise', 'batches_state', 'load_batches_state', 'Ahead',
+           'orthonormalise', 'Batches', 'augmented', 'take', 'batches_state', 'load_batches_state', 'Ahead',
            'velocity_error', 'joint_positions', 'Lesson', 'mean_squared_rate', 'averaged', 'Unaveraged', 'rollout',
            'liveliness', 'shown', 'viewed', 'Examiner', 'choose_device', 'choose_precision', 'join_processes',
-           'random_states', 'restore_random_states', 'Run', 'save', 'load', 'read_log', 'write_log', 'set_up',
-           'quicken', 'slow_down', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time', 'Reporter',
+           'random_states', 'restore_random_states', 'Run', 'save', 'load', 'read_log', 'write_log', 'quicken',
+           'slow_down', 'set_up', 'backward', 'train_step', 'step_flops', 'stick_figures', 'is_time', 'Reporter',
            'mean_loss', 'report', 'feeding', 'wrapped', 'train', 'main']
 
 # %% ../nbs/60_train.ipynb #1b9d01f4
@@ -138,6 +138,17 @@ def seed_noise(
     low,high = strength*rng.random((2, batch, 1, 1), np.float32)*np.float32([1, .1])[:, None, None, None]
     return low*smooth+high*white
 
+# %% ../nbs/60_train.ipynb #b077bbf0
+def orthonormalise(
+    frames:Float[Tensor, "*batch F"], # 219 or 225 columns
+)->Float[Tensor, "*batch F"]: # Zeros and translation untouched
+    "Turn every 3x3 block into a rotation"
+    x,y,_ = frames[..., -216:].unflatten(-1, (24, 3, 3)).unbind(-2)
+    x = F.normalize(x, dim=-1)
+    y = F.normalize(y-(x*y).sum(-1, keepdim=True)*x, dim=-1)
+    matrices = torch.stack([x, y, torch.linalg.cross(x, y)], -2)
+    return torch.cat([frames[..., :-216], matrices.flatten(-3)], -1)
+
 # %% ../nbs/60_train.ipynb #d5191a3d
 class Batches:
     "Endless training batches, fresh and streamed; all randomness and memory is in `state_dict`"
@@ -204,17 +215,6 @@ def take(self:Batches,
     self.taken = True
 
 Batches.take = take
-
-# %% ../nbs/60_train.ipynb #b077bbf0
-def orthonormalise(
-    frames:Float[Tensor, "*batch F"], # 219 or 225 columns
-)->Float[Tensor, "*batch F"]: # Zeros and translation untouched
-    "Turn every 3x3 block into a rotation"
-    x,y,_ = frames[..., -216:].unflatten(-1, (24, 3, 3)).unbind(-2)
-    x = F.normalize(x, dim=-1)
-    y = F.normalize(y-(x*y).sum(-1, keepdim=True)*x, dim=-1)
-    matrices = torch.stack([x, y, torch.linalg.cross(x, y)], -2)
-    return torch.cat([frames[..., :-216], matrices.flatten(-3)], -1)
 
 # %% ../nbs/60_train.ipynb #2d4d4d55
 def batches_state(self:Batches)->dict: # Numbers and tensors
@@ -571,26 +571,6 @@ def write_log(
         if new: writer.writeheader()
         writer.writerows([{name: f"{value:.8g}" for name,value in line.items()} for line in lines])
 
-# %% ../nbs/60_train.ipynb #0c2276d5
-def set_up(
-    store:Store, # To train on
-    config:TrainConfig,
-    model_config:FACTConfig,
-    device:torch.device,
-    rank:int=0,
-    world:int=1,
-)->tuple[Run, Lesson]:
-    "Model, lesson, batches and optimiser at step 0"
-    seed_everything(config.seed)
-    model,stats = FACT(model_config),statistics(store)
-    quicken(model, config)
-    if model_config.standardise:
-        for name,value in stats.items(): getattr(model, name).copy_(torch.from_numpy(value))
-    rate = mean_squared_rate(store, stats["motion_std"] if model_config.standardise else np.ones(225))
-    lesson = Lesson(model, config, stats, rate).to(device)
-    future = model_config.rows.stop-model_config.rows.start
-    return Run(lesson, Batches(store, config, stats, future, rank, world), config, rank, world), lesson
-
 # %% ../nbs/60_train.ipynb #63d1f30b
 def quicken(
     model:FACT,
@@ -612,6 +592,26 @@ def slow_down(
         if isinstance(layer, Linear): layer.__dict__.pop("product", None)
     for block in (*model.motion_blocks, *model.audio_blocks, *model.cross_blocks): block.mlp.gelu = nn.GELU("tanh")
     return model
+
+# %% ../nbs/60_train.ipynb #0c2276d5
+def set_up(
+    store:Store, # To train on
+    config:TrainConfig,
+    model_config:FACTConfig,
+    device:torch.device,
+    rank:int=0,
+    world:int=1,
+)->tuple[Run, Lesson]:
+    "Model, lesson, batches and optimiser at step 0"
+    seed_everything(config.seed)
+    model,stats = FACT(model_config),statistics(store)
+    quicken(model, config)
+    if model_config.standardise:
+        for name,value in stats.items(): getattr(model, name).copy_(torch.from_numpy(value))
+    rate = mean_squared_rate(store, stats["motion_std"] if model_config.standardise else np.ones(225))
+    lesson = Lesson(model, config, stats, rate).to(device)
+    future = model_config.rows.stop-model_config.rows.start
+    return Run(lesson, Batches(store, config, stats, future, rank, world), config, rank, world), lesson
 
 # %% ../nbs/60_train.ipynb #d9870a9f
 def backward(
