@@ -8,7 +8,7 @@ __all__ = ['Work', 'engines', 'Job', 'stamp_of', 'Outcome', 'written', 'reason_o
            'here', 'share', 'leave_with_parent', 'sit', 'start_worker', 'Seat', 'serve', 'processes', 'end', 'Hand',
            'handful', 'connect', 'on_ray', 'Report', 'check_engine', 'carry_out', 'recorder', 'decide']
 
-# %% ../../nbs/50_extract.batch.ipynb #71965bd5
+# %% ../../nbs/50_extract.batch.ipynb #f7a8ead4
 import json
 import os
 import platform
@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -119,13 +119,13 @@ class State:
     attempts:int = 0 # Times it was begun without coming to a decision
     files:dict = field(default_factory=dict)
 
-# %% ../../nbs/50_extract.batch.ipynb #11675c70
+# %% ../../nbs/50_extract.batch.ipynb #5d115399
 def advance(
     states:dict[str, State],
     line:dict, # Of a ledger
 ):
     "Take one line into account"
-    if "key" not in line: return
+    if not {"key", "outcome"}<=line.keys(): return
     state = states.setdefault(line["key"], State())
     outcome,made = line["outcome"],line.get("made", "")
     if made!=state.made: state.attempts = 0
@@ -147,7 +147,7 @@ def read_ledger(
             except ValueError: continue # Cut off by a stop
             if isinstance(line, dict): yield line
 
-# %% ../../nbs/50_extract.batch.ipynb #567328dc
+# %% ../../nbs/50_extract.batch.ipynb #9386f4dd
 class Ledger:
     "What became of which item, one JSON object per line"
     def __init__(self,
@@ -155,9 +155,9 @@ class Ledger:
     ):
         self.path,self.states = Path(path),{}
         for line in read_ledger(path): advance(self.states, line)
-        self.file = open(self.path, "ab+")
+        self.file = open(self.path, "ab+", buffering=0)
         self.lock,self.synced = threading.Lock(),time.monotonic()
-        if self.file.seek(0, os.SEEK_END) and self.last_byte()!=b"\n": self.file.write(b"\n")
+        if self.file.seek(0, os.SEEK_END) and self.last_byte()!=b"\n": self.append(b"\n")
 
     def last_byte(self):
         self.file.seek(-1, os.SEEK_END)
@@ -166,10 +166,14 @@ class Ledger:
     def write(self, **line):
         "Append a line; the system has it when this returns, the disk within a second"
         with self.lock:
-            self.file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace")+b"\n")
-            self.file.flush()
+            self.append(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace")+b"\n")
             advance(self.states, line)
             if time.monotonic()-self.synced>1: self.sync()
+
+    def append(self, data):
+        try:
+            while data: data = data[self.file.write(data):] # On a full disk, first a part and then an error
+        except OSError as error: raise InputError(f"{self.path}: cannot be written ({error.strerror}); what was finished is kept: make room and run it again") from None
 
     def sync(self):
         os.fsync(self.file.fileno())
@@ -177,8 +181,7 @@ class Ledger:
 
     def close(self):
         if self.file.closed: return
-        self.sync()
-        self.file.close()
+        with closing(self.file): self.sync()
 
 # %% ../../nbs/50_extract.batch.ipynb #b9169931
 def whole(
@@ -261,17 +264,18 @@ class Waiting:
     def iterate(self)->Iterator[Job]:
         while (job := self.take()) is not None: yield job
 
-# %% ../../nbs/50_extract.batch.ipynb #0c7b38cd
+# %% ../../nbs/50_extract.batch.ipynb #4817e175
 def give_back(self:Waiting,
     jobs:Iterable[Job], # That a worker had when it died
     reason:str,
+    answered:set[str]=frozenset(), # Items it had answered for; their outcomes may not have been written yet
 )->list[Outcome]: # For items that have had their attempts
     "Queue the undecided items of a dead worker again"
     lost = []
     with self.lock:
         for job in jobs:
             for key,part in job.parts.items():
-                if self.under_way.get(key) is not job: continue
+                if key in answered or self.under_way.get(key) is not job: continue
                 if self.ledger.states[key].attempts>=self.attempts: lost.append(Outcome(key, "error", reason))
                 else: self.jobs.append(replace(job, parts={key: part}))
     return lost
@@ -351,7 +355,7 @@ def start_worker(
     theirs.close() # So that its death is seen at our end
     return process, ours
 
-# %% ../../nbs/50_extract.batch.ipynb #2c778e16
+# %% ../../nbs/50_extract.batch.ipynb #9eaa8c28
 @dataclass
 class Seat:
     "A place for a worker, filled again when it dies"
@@ -362,24 +366,26 @@ class Seat:
     process:Any = None
     left:bool = False # No worker will be started any more
     jobs:list[Job] = field(default_factory=list) # Handed to the present worker
-    asked:bool = False # It came as far as asking for one
+    answered:set[str] = field(default_factory=set) # Items that it has answered for
+    asked:bool = False # It came as far as asking for a job
 
     def attend(self):
         "Answer one worker until it is done or dead"
-        self.jobs,self.asked = [],False
+        self.jobs,self.answered,self.asked = [],set(),False
         self.process,pipe = start_worker(self.environment)
         pipe.send(self.work)
         while (message := pipe.recv())!="done":
             if message!="next":
                 self.ended.put(message)
                 if isinstance(message, Exception): return
+                self.answered.add(message.key)
                 continue
             self.asked = True
             job = None if self.left else self.waiting.take()
             if job is not None: self.jobs.append(job)
             pipe.send(job)
 
-# %% ../../nbs/50_extract.batch.ipynb #e541e372
+# %% ../../nbs/50_extract.batch.ipynb #90246dd7
 def serve(self:Seat):
     "Keep the seat filled while jobs wait"
     try:
@@ -389,7 +395,7 @@ def serve(self:Seat):
                 self.process.join(10)
                 if self.left: return
                 if not self.asked: raise RuntimeError(f"a worker died before its first job (exit code {self.process.exitcode}); what did it say on stderr?") from None
-                for outcome in self.waiting.give_back(self.jobs, f"its worker died (exit code {self.process.exitcode}); out of memory?"): self.ended.put(outcome)
+                for outcome in self.waiting.give_back(self.jobs, f"its worker died (exit code {self.process.exitcode}); out of memory?", self.answered): self.ended.put(outcome)
     except Exception as error: self.ended.put(error) # To be raised where somebody sees it
     finally: self.ended.put(None)
 
@@ -541,7 +547,7 @@ def carry_out(
     report.seconds = time.perf_counter()-start
     return report
 
-# %% ../../nbs/50_extract.batch.ipynb #5cf4816e
+# %% ../../nbs/50_extract.batch.ipynb #391da687
 @contextmanager
 def recorder(
     waiting:Waiting,
@@ -557,7 +563,8 @@ def recorder(
             bar.update()
         try: yield waiting, record
         finally:
-            for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.stamp, outcome="stopped", when=time.time())
+            with suppress(InputError): # A full disk has been told of by then
+                for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.stamp, outcome="stopped", when=time.time())
 
 # %% ../../nbs/50_extract.batch.ipynb #e8c272a4
 def decide(self:Waiting,
