@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['anywidget', 'traitlets', 'EXCERPT', 'difference_bytes', 'pack', 'in_bytes', 'dancer_bytes', 'song_bytes',
-           'scene_bytes', 'shaded_triangles', 'body_at', 'draw_dancer', 'still', 'widest', 'excerpt', 'script',
-           'packed_page', 'fallback_html', 'stills_only', 'Dancer', 'show', 'mimebundle', 'named', 'Stack',
-           'cursor_figure', 'below', 'figure_png', 'explorer', 'SongBox', 'use', 'dance_floor']
+           'scene_bytes', 'shaded_triangles', 'body_at', 'draw_dancer', 'widest', 'still', 'script', 'packed_page',
+           'excerpt', 'fallback_html', 'stills_only', 'Dancer', 'show', 'mimebundle', 'named', 'Stack', 'cursor_figure',
+           'below', 'figure_png', 'explorer', 'SongBox', 'use', 'dance_floor']
 
 # %% ../nbs/74_widget.ipynb #c2eeaf78
 import base64
@@ -142,6 +142,14 @@ def draw_dancer(
     ax.set(xlim=(-1.15, 1.15), ylim=(-.18, 2.1), aspect="equal")
     ax.axis("off")
 
+# %% ../nbs/74_widget.ipynb #37ec2947
+def widest(
+    motion:Motion,
+)->float: # s
+    "When, in the first half, hands and feet reach furthest: a moment worth a picture"
+    positions = motion.positions()[:max(1, len(motion)//2)]
+    return float(np.linalg.norm(positions[:, [22, 23, 10, 11]]-positions[:, :1], axis=-1).sum(1).argmax()/motion.fps)
+
 # %% ../nbs/74_widget.ipynb #946ad0a5
 def still(
     motions:Motion|Sequence[Motion],
@@ -160,13 +168,23 @@ def still(
     figure.savefig(picture, format="jpeg", facecolor=figure.get_facecolor(), pil_kwargs=dict(quality=86))
     return picture.getvalue()
 
-# %% ../nbs/74_widget.ipynb #37ec2947
-def widest(
-    motion:Motion,
-)->float: # s
-    "When, in the first half, hands and feet reach furthest: a moment worth a picture"
-    positions = motion.positions()[:max(1, len(motion)//2)]
-    return float(np.linalg.norm(positions[:, [22, 23, 10, 11]]-positions[:, :1], axis=-1).sum(1).argmax()/motion.fps)
+# %% ../nbs/74_widget.ipynb #cb778487
+def script(
+    *names:str, # Of files in assets/player
+)->str:
+    "Some of the player's scripts as one module"
+    return "\n".join(asset(f"player/{name}").read_text(encoding="utf-8") for name in names)
+
+# %% ../nbs/74_widget.ipynb #8b05a2d3
+def packed_page(
+    scene:bytes, # From `scene_bytes`
+    title:str,
+)->str: # HTML
+    "A page around a packed scene"
+    start = 'unpack(bytes(JSON.parse(document.getElementById("dance").textContent))).then(data => { window.player = mount(document.body, data); });\n'
+    code,style = "\n"+script("scene.js", "player.js")+start,script("player.css")
+    return fill(script("player.html"), dict(title=markup.escape(title), style=style, script=code, data=json.dumps(base64_text(scene)),
+                                            style_hash=content_hash(style), script_hash=content_hash(code)))
 
 # %% ../nbs/74_widget.ipynb #6aaaee39
 EXCERPT = 15. # s
@@ -187,24 +205,6 @@ def excerpt(
     beats = None if beats is None else np.asarray(beats, float)[np.asarray(beats, float)<EXCERPT]
     scene = scene_bytes(short[0] if isinstance(motions, Motion) else short, audio, beats, title, names, 64_000)
     return packed_page(scene, title)
-
-# %% ../nbs/74_widget.ipynb #cb778487
-def script(
-    *names:str, # Of files in assets/player
-)->str:
-    "Some of the player's scripts as one module"
-    return "\n".join(asset(f"player/{name}").read_text(encoding="utf-8") for name in names)
-
-# %% ../nbs/74_widget.ipynb #8b05a2d3
-def packed_page(
-    scene:bytes, # From `scene_bytes`
-    title:str,
-)->str: # HTML
-    "A page around a packed scene"
-    start = 'unpack(bytes(JSON.parse(document.getElementById("dance").textContent))).then(data => { window.player = mount(document.body, data); });\n'
-    code,style = "\n"+script("scene.js", "player.js")+start,script("player.css")
-    return fill(script("player.html"), dict(title=markup.escape(title), style=style, script=code, data=json.dumps(base64_text(scene)),
-                                            style_hash=content_hash(style), script_hash=content_hash(code)))
 
 # %% ../nbs/74_widget.ipynb #762d7e99
 def fallback_html(
