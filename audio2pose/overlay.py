@@ -109,15 +109,16 @@ def words_mask(
     drawing.Draw(image).text((2-left, 2-top), words, fill=255, font=font)
     return np.array(image)
 
-# %% ../nbs/75_overlay.ipynb #2708242c
+# %% ../nbs/75_overlay.ipynb #c22ba80e
 def write_words(
     picture:UInt8[np.ndarray, "H W 3"], # Changed in place
     words:str,
     place:tuple[float, float], # Of the middle of the line, as shares of width and height
-    height:int, # Of the letters, px
+    height:int, # Of the letters, px; less where they would not fit
     paper:tuple[int, int, int]=(30, 30, 30), # Blue, green, red of the strip below
 ):
     "White words on a dark strip, moved inside of the picture"
+    while height>7 and words_mask(words, height).shape[1]>picture.shape[1]: height -= 1
     mask = words_mask(words, height)[:picture.shape[0], :picture.shape[1]]
     corner = [int(np.clip(share*side-long/2, 0, side-long)) for share,side,long in zip(place, picture.shape[1::-1], mask.shape[::-1])]
     part = picture[corner[1]:corner[1]+mask.shape[0], corner[0]:corner[0]+mask.shape[1]]
@@ -241,12 +242,12 @@ def check_overlay(
     seen = probe(video)
     if (seen.width, seen.height)!=landmarks.size: raise InputError(f"overlay: {video} has pictures of {seen.width}x{seen.height}, the landmarks are of {landmarks.size[0]}x{landmarks.size[1]}; they belong to another video")
 
-# %% ../nbs/75_overlay.ipynb #404553a8
+# %% ../nbs/75_overlay.ipynb #3ea0659d
 def doubts(
     landmarks:Landmarks,
 )->str: # "" if there are none
     "What a viewer must know about where the points come from"
-    return "   random weights: the points mean nothing" if any("random" in model for model in landmarks.made.get("models", [])) else ""
+    return "random weights: the points mean nothing" if any("random" in model for model in landmarks.made.get("models", [])) else ""
 
 # %% ../nbs/75_overlay.ipynb #af11fc88
 def encoded(
@@ -259,7 +260,7 @@ def encoded(
     frame.pts = number
     return frame
 
-# %% ../nbs/75_overlay.ipynb #28cd8594
+# %% ../nbs/75_overlay.ipynb #263c0c28
 def overlay(
     video:str|os.PathLike,
     landmarks:Landmarks, # Made from that video
@@ -274,14 +275,15 @@ def overlay(
     from tqdm.auto import tqdm
     check_overlay(video, landmarks, path, boxes, height)
     size,times = film_size(landmarks.size, height),landmarks.times
-    scale,made = size[1]/landmarks.size[1],0
+    scale,made,doubt = size[1]/landmarks.size[1],0,doubts(landmarks)
     with atomic(path) as scratch, av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = film_stream(container, *size, landmarks.fps)
         heard = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160000) if sound and has_sound(video) else None
         for i,picture in tqdm(pictures_at(video, times), "overlay", len(times), disable=not progress, unit="frame"):
-            words = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}{doubts(landmarks)}"
+            words = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}"
             box = None if boxes is None else boxes[i]*scale
             drawn = annotated(smaller(picture, size), landmarks.points[i]*np.array([scale, scale, 1, 1]), landmarks.layout, words, box)
+            if doubt: write_words(drawn, doubt, (.5, .03), max(9, size[1]//28), (40, 40, 190))
             container.mux(stream.encode(encoded(drawn, i)))
             made += 1
         container.mux(stream.encode(None))

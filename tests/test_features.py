@@ -382,3 +382,63 @@ def test_most_of_the_time_is_in_the_network(tree, tmp_path):
     for view in read_keypoints(next((tree/"keypoints2d").glob("*.pkl")))[:2]: np.save(source/f"{view.name}.npy", view.points[:243])
     report,work = extract(source, tmp_path/"out", MotionBERT(DSTformer.from_pretrained("random-lite")), AT_60)
     assert report.outcomes["made"]==2 and work.computing>=.9*report.seconds
+
+
+# ---- landmarks of this package
+
+@pytest.fixture
+def landmark_folder(tmp_path):
+    "What `audio2pose landmarks` leaves: arrays and sidecars in three forms of storage, COCO twins, a ledger, and a clip without legs"
+    from audio2pose.landmarks import Landmarks, Storage, seed_storage, write_coco
+    folder = tmp_path/"landmarks"
+    for i,storage in enumerate((Storage(), seed_storage, Storage("fraction", score=False))):
+        points = np.random.default_rng(i).normal([900, 500, 0, 4], [80, 200, .3, 2], (40, 133, 4))
+        points[10:12] = np.nan
+        found = Landmarks(points, np.arange(40)/24, 24, (1920, 1080), f"walk-{i:03d}")
+        found.save(folder/f"sub/{found.name}.npy", storage)
+        write_coco(found, folder/f"sub/{found.name}.coco.json")
+    found.subset("seed").save(folder/"legless.npy")
+    (folder/"ledger.jsonl").write_text("{}\n")
+    return folder
+
+
+def test_features_of_landmarks(landmark_folder, checkpoint, tmp_path):
+    "The command takes the folder that `audio2pose landmarks` wrote; the frame rate comes from the sidecars, and every file is one clip"
+    app = application("Features.")
+    app.command("features")(command.features)
+    out = tmp_path/"out"
+    code,said = ask(app, f"features {landmark_folder} --checkpoint {checkpoint} --out {out} --device cpu")
+    assert code==0 and said.startswith("3 clips made") and "1 refused" in said.splitlines()[0]
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.pt"))
+    assert made==[f"sub/walk-{i:03d}.pt" for i in range(3)]
+    features = torch.load(out/made[0], weights_only=True)
+    assert features.shape==(35, 17*TINY.rep) and torch.isfinite(features).all() # The last frame is at 39/24 s, which is before row 35 at 21.5 per second
+    assert json.loads((out/made[0]).with_suffix(".json").read_text())["clip"]==dict(frames=40, fps=24, layout="coco")
+    reasons = [line["reason"] for line in read_ledger(out/"ledger.jsonl") if line.get("outcome")=="refused"]
+    assert len(reasons)==1 and "without legs" in reasons[0]
+    assert "0 clips made, 3 were made before" in ask(app, f"features {landmark_folder} --checkpoint {checkpoint} --out {out} --device cpu")[1]
+
+
+def test_features_of_landmarks_however_stored(landmark_folder, tiny, tmp_path):
+    "Pixels and fractions of the same clip are the same features"
+    from audio2pose.landmarks import Landmarks, Storage
+    clip = Landmarks.load(landmark_folder/"sub/walk-000.npy")
+    found = []
+    for name,storage in (("px", Storage()), ("fraction", Storage("fraction"))):
+        clip.save(tmp_path/f"{name}.npy", storage)
+        found.append(preprocess(read_keypoints(tmp_path/f"{name}.npy")[0]).x)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+
+
+def test_confidence_is_the_visibility_of_the_landmarks(landmark_folder):
+    from audio2pose.landmarks import Landmarks
+    from audio2pose.models.rtmw3d import visibility
+    clip,keypoints = Landmarks.load(landmark_folder/"sub/walk-000.npy"),read_keypoints(landmark_folder/"sub/walk-000.npy")[0]
+    np.testing.assert_allclose(keypoints.points[..., 2], visibility(clip.points[:, :17, 3]), atol=1e-6)
+    assert np.isnan(keypoints.points[10:12]).all()
+
+
+def test_landmarks_cut_off_are_refused(landmark_folder):
+    path = landmark_folder/"sub/walk-000.npy"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="cut off or changed"): read_keypoints(path)
