@@ -154,7 +154,9 @@ class Pyramid(nn.Module):
         z = self.bottom_up_blocks[1](torch.cat([self.downsamples[1](y), z], 1))
         return [conv(level) for conv,level in zip(self.out_convs, (x, y, z))] if self.has_out else [x, y, z]
 
-# %% ../../nbs/43_models.rtmdet.ipynb #8a602db9
+# %% ../../nbs/43_models.rtmdet.ipynb #f2eb1cc2
+strides = (8, 16, 32) # Px between the cells of the three maps
+
 class Head(nn.Module):
     "Per cell: the logit of a person, and distances to the sides of her box"
     def __init__(self, width:int, unit:type[nn.Module], shared:bool):
@@ -174,8 +176,7 @@ class Head(nn.Module):
         raw = [predict(tower(x)).float() for predict,tower,x in zip(self.rtm_reg, self.reg_convs, levels)]
         return [x.float() for x in logits], [(x.exp() if self.exponential else x)*stride for x,stride in zip(raw, strides)]
 
-# %% ../../nbs/43_models.rtmdet.ipynb #6946b171
-strides = (8, 16, 32)
+# %% ../../nbs/43_models.rtmdet.ipynb #4291fb85
 detector_sizes = {"nano": (Size(.33, .25, separable=True, neck_blocks=1), 320), "m": (Size(.67, .75), 640)} # Name → size and side of the input, px
 
 class RTMDet(nn.Module):
