@@ -21,7 +21,7 @@ from ..core import InputError
 from .rtmdet import ConvUnit, CSPNeXt, Pyramid, Size, normalised
 from .weights import fetch_known, fit_state_dict, load_state_dict
 
-# %% ../../nbs/44_models.rtmw3d.ipynb #6e9dddf7
+# %% ../../nbs/44_models.rtmw3d.ipynb #c856777c
 class ScaleNorm(nn.Module):
     "Vectors of one length, times one learned number"
     def __init__(self, width:int):
@@ -30,7 +30,6 @@ class ScaleNorm(nn.Module):
 
     def forward(self, x): return x/(torch.linalg.vector_norm(x, dim=-1, keepdim=True)*self.root).clamp(min=1e-5)*self.g
 
-# %% ../../nbs/44_models.rtmw3d.ipynb #b93583a7
 class Scale(nn.Module):
     "A learned factor per channel"
     def __init__(self, width:int):
@@ -55,7 +54,9 @@ class GatedAttention(nn.Module):
         weights = F.relu(queries@keys.transpose(1, 2)/self.sizes[2]**.5).square() # (B, 133, 133)
         return self.res_scale(x)+self.o(u*(weights@v))
 
-# %% ../../nbs/44_models.rtmw3d.ipynb #5baf41f5
+# %% ../../nbs/44_models.rtmw3d.ipynb #8803d2f0
+pose_input = (288, 384, 288) # Width and height of the crop, px, and layers of depth
+
 class PoseHead(nn.Module):
     "Two maps → logits of columns, rows and layers for every point"
     def __init__(self, width:int, points:int=133): # Channels of the deep map
@@ -74,8 +75,7 @@ class PoseHead(nn.Module):
         tokens = self.gau(torch.cat([coarse, self.mlp2(self.final_layer2(fine).flatten(2))], -1))
         return self.cls_x(tokens), self.cls_y(tokens), self.cls_z(tokens)
 
-# %% ../../nbs/44_models.rtmw3d.ipynb #71294f67
-pose_input = (288, 384, 288) # Width and height of the crop, px, and layers of depth
+# %% ../../nbs/44_models.rtmw3d.ipynb #145fa350
 pose_sizes = {"l": Size(1., 1.), "x": Size(1.33, 1.25)}
 
 class RTMW3D(nn.Module):
