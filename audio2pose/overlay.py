@@ -176,16 +176,18 @@ def pictures_at(
             yield number, frame.picture
             number += 1
 
-# %% ../nbs/75_overlay.ipynb #13f5073a
+# %% ../nbs/75_overlay.ipynb #6bbad6f8
 def holder(
     boxes:Float[np.ndarray, "N 4"], # Corner to corner, px
     points:Float[np.ndarray, "K 4"], # Of one person; NaN where not seen
-)->Float[np.ndarray, "4"]: # NaN if no box holds a point
-    "The box that holds most of the points; of equals the smallest"
+)->Float[np.ndarray, "4"]: # NaN if no box has anything to do with the points
+    "The box that agrees best with the box around the points (intersection over union; a few points may lie outside)"
     known = points[np.isfinite(points[:, :2]).all(-1), :2]
-    inside = ((known>=boxes[:, None, :2])&(known<=boxes[:, None, 2:])).all(-1).sum(-1)
-    if not len(boxes) or not inside.any(): return np.full(4, np.nan)
-    return boxes[np.lexsort(((boxes[:, 2:]-boxes[:, :2]).prod(1), -inside))[0]].astype(float)
+    if not len(boxes) or not len(known): return np.full(4, np.nan)
+    low,high = np.quantile(known, [.03, .97], axis=0)
+    shared = np.clip(np.minimum(boxes[:, 2:], high)-np.maximum(boxes[:, :2], low), 0, None).prod(1)
+    agree = shared/np.maximum((boxes[:, 2:]-boxes[:, :2]).prod(1)+(high-low).prod()-shared, 1e-9)
+    return boxes[agree.argmax()].astype(float) if agree.max()>0 else np.full(4, np.nan)
 
 # %% ../nbs/75_overlay.ipynb #71f83426
 def detected_boxes(

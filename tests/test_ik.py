@@ -69,6 +69,14 @@ def test_landmarks_of_a_real_motion(real_motion):
     assert off[SHOWN].mean()<20
 
 
+@pytest.mark.parametrize("name", ["gBR_sBM_cAll_d04_mBR0_ch02_slice0", "gJS_sBM_cAll_d01_mJS3_ch02_slice4", "gKR_sBM_cAll_d30_mKR2_ch02_slice6"])
+def test_positions_that_others_computed(shared, name):
+    "Clips of AIST++ as joint positions, z up, at 30 frames per second: there are no rotations to be compared with, the places must fit"
+    with np.load(shared(f"real/aist/slices/{name}.npz")) as file: positions = file["positions"][::3].astype(float)[..., [0, 2, 1]]*[1, 1, -1]
+    fit = fit_points(positions, 10., noise=1e-3)
+    assert millimetres(fit.motion.positions(), positions).max()<1
+
+
 def test_joints_of_a_synthetic_dance(dance):
     fit = fit_points(dance.positions(), dance.fps, noise=1e-3)
     assert millimetres(fit.motion.positions(), dance.positions()).max()<.3

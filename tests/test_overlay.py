@@ -168,9 +168,12 @@ def test_an_interrupted_film_is_no_film(tmp_path, monkeypatch):
 
 def test_the_box_that_holds_the_person():
     boxes = np.array([[0., 0, 100, 100], [10, 10, 60, 60], [200, 200, 300, 300]])
-    points = np.full((5, 4), np.nan)
-    points[:3, :2] = [20, 20], [50, 50], [250, 250]
+    points = np.full((40, 4), np.nan)
+    points[:30, :2] = np.random.default_rng(0).uniform(12, 58, (30, 2))
+    points[30, :2] = 250, 250 # One point astray
     assert (holder(boxes, points)==boxes[1]).all()
+    assert (holder(boxes, points*1.7)==boxes[0]).all()
+    assert np.isnan(holder(boxes, points+np.array([1000, 0, 0, 0]))).all()
     assert np.isnan(holder(boxes, np.full((5, 4), np.nan))).all() and np.isnan(holder(boxes[:0], points)).all()
 
 
@@ -181,7 +184,7 @@ def test_real_videos(shared, tmp_path):
     from audio2pose.overlay import detected_boxes
     video = shared("real/video/one_person.mp4")
     detector = load_rtmdet("nano", shared("real/weights/rtmdet_nano_person_320.onnx"))
-    found = Landmarks(np.full((4, 133, 4), [620., 900, 0, 5]), np.arange(4)/10, 10, (1088, 1920), "one_person")
+    found = Landmarks(np.random.default_rng(0).uniform([540, 700, 0, 5], [700, 1100, 1, 6], (4, 133, 4)), np.arange(4)/10, 10, (1088, 1920), "one_person")
     boxes = detected_boxes(video, found, detector)
     assert np.isfinite(boxes).all() and ((boxes[:, :2]<[620, 900])&(boxes[:, 2:]>[620, 900])).all()
     overlay(video, found, tmp_path/"o.mp4", boxes, progress=False)
