@@ -6,10 +6,10 @@
 __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'find_weights', 'fused', 'seeded', 'InFull',
            'in_precision', 'Nets', 'load_nets', 'halved', 'Clip', 'Track', 'Shot', 'Ended', 'unfit', 'length_of',
            'sampled', 'Reader', 'read', 'served', 'Group', 'Bundle', 'bundled', 'grouped', 'by_group', 'look', 'looks',
-           'apart', 'boxes_in', 'pairs', 'within_reach', 'settle', 'doubtful', 'clips_in', 'gaps', 'doubted', 'bridged',
-           'settled', 'Crop', 'crops_of', 'pose', 'Extraction', 'process', 'people_in', 'look_once', 'crowd',
-           'verdict_on', 'main_person', 'landmarks_of', 'finish', 'plain', 'about', 'spent', 'jobs_of', 'job_of',
-           'extract', 'tell_bad_rows', 'time_of']
+           'apart', 'boxes_in', 'pairs', 'within_reach', 'settle', 'doubtful', 'let_go', 'clips_in', 'gaps', 'doubted',
+           'bridged', 'settled', 'Crop', 'crops_of', 'pose', 'counted', 'Extraction', 'process', 'people_in',
+           'look_once', 'crowd', 'verdict_on', 'main_person', 'landmarks_of', 'finish', 'plain', 'about', 'spent',
+           'jobs_of', 'job_of', 'extract', 'tell_bad_rows', 'time_of']
 
 # %% ../../nbs/51_extract.landmarks.ipynb #41116de7
 import math
@@ -511,7 +511,12 @@ def doubtful(
     if len(a) and settings.people=="largest" or len(a)>1: return False
     return max(len(boxes_in(shot, settings, settings.doubt)) for shot in (before, after))>len(a)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #2e86799e
+# %% ../../nbs/51_extract.landmarks.ipynb #2996a7c2
+def let_go(clip:Clip):
+    "Drop the shots of a decided clip, which point back to it: pictures should not wait for the garbage collector"
+    clip.waiting,clip.before,clip.tracks = [],None,[]
+
+# %% ../../nbs/51_extract.landmarks.ipynb #468dc129
 def clips_in(
     bundle:Bundle,
 )->list[Clip]: # Undecided ones
@@ -526,7 +531,7 @@ def clips_in(
                 clips[clip] = None
                 clip.waiting.append((number, thing))
     for clip in clips:
-        if clip.verdict: clip.waiting.clear()
+        if clip.verdict: let_go(clip)
     return [clip for clip in clips if not clip.verdict]
 
 # %% ../../nbs/51_extract.landmarks.ipynb #4a098ecd
@@ -622,7 +627,23 @@ def pose(
     points[score<=0] = torch.nan
     return torch.cat([points, score[..., None]], -1).cpu().numpy()
 
-# %% ../../nbs/51_extract.landmarks.ipynb #75ddefb7
+# %% ../../nbs/51_extract.landmarks.ipynb #49c4f424
+def counted(
+    bundles:Iterable[Bundle],
+    progress:bool|None, # None: only on a terminal; worker processes have none
+)->Iterator[Bundle]:
+    "The same bundles, with a bar of their frames"
+    from multiprocessing import parent_process
+    from tqdm import tqdm
+    hidden = True if parent_process() is not None else None if progress is None else not progress
+    with tqdm(total=0, unit="frame", position=1, leave=False, disable=hidden) as bar:
+        for bundle in bundles:
+            shots = [thing for thing in bundle.things if isinstance(thing, Shot)]
+            bar.total = (bar.total or 0)+sum(clip.most for shot in shots for clip,number in shot.clips if number==0)
+            yield bundle
+            bar.update(len(shots))
+
+# %% ../../nbs/51_extract.landmarks.ipynb #58c13977
 @dataclass
 class Extraction:
     "Jobs in, landmark files out"
@@ -630,19 +651,21 @@ class Extraction:
     machine:Machine
     weights:tuple[Weights, Weights] # Of the detector and of the pose network
     out:Path
+    progress:bool|None = None # A bar of frames; None: only on a terminal
     model:float = 0. # Seconds in networks, in this process
     told:dict = field(default_factory=dict) # What has been said about times so far
 
     def __call__(self, jobs:Iterator[Job])->Iterator[Outcome]:
         nets = load_nets(*self.weights, self.settings.precision, device_of(self.machine.device))
         ahead = Ahead(bundled(Reader(self.settings)(jobs), self.machine.frames, self.machine.bundle), 1)
-        for bundle in ahead:
+        for bundle in counted(ahead, self.progress):
             begin = time.perf_counter()
             self.process(nets, bundle)
             self.model += time.perf_counter()-begin
             for thing in bundle.things:
                 if isinstance(thing, Shot): continue
                 outcome = thing if isinstance(thing, Outcome) else self.finish(thing.clip)
+                if isinstance(thing, Ended): let_go(thing.clip)
                 yield replace(outcome, info=outcome.info|dict(spent=self.spent(ahead.waits)))
 
 # %% ../../nbs/51_extract.landmarks.ipynb #ddb392f4
@@ -745,7 +768,7 @@ def landmarks_of(
                 video_frames=[round(moment*video.fps) for moment in clip.times])
     return Landmarks(points, np.array(clip.times), clip.fps, (video.width, video.height), clip.key, source=video.path.name, made=made).subset(settings.layout)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #2455a867
+# %% ../../nbs/51_extract.landmarks.ipynb #72b32ab7
 def finish(self:Extraction,
     clip:Clip,
 )->Outcome:
@@ -758,7 +781,6 @@ def finish(self:Extraction,
         if kind not in self.settings.also: continue
         files.append(self.out/f"{clip.key}.{dict(coco='coco.json', pose='pose')[kind]}")
         writer(landmarks, files[-1])
-    clip.tracks.clear()
     return Outcome(clip.key, "made", files=written(self.out, *files), info=dict(frames=len(landmarks), nobody=int((~landmarks.seen).sum())))
 
 Extraction.finish = finish
@@ -814,7 +836,7 @@ def job_of(path:Path, segments:list[Segment])->Job:
     wanted = repr([(segment.name, segment.start, segment.end, segment.box) for segment in segments])
     return Job(str(path), {segment.name: segment for segment in segments}, f"{stamp_of(path)}-{sha256(wanted.encode()).hexdigest()[:8]}")
 
-# %% ../../nbs/51_extract.landmarks.ipynb #4ed2946d
+# %% ../../nbs/51_extract.landmarks.ipynb #569e2d93
 def extract(
     source:str|os.PathLike, # A video, a folder of videos or a manifest
     out:str|os.PathLike, # Folder of the landmarks and of `ledger.jsonl`
@@ -832,7 +854,7 @@ def extract(
     found = find_weights(f"rtmdet_{settings.detector}", weights[0]),find_weights(f"rtmw3d_{settings.pose}", weights[1])
     jobs,bad = jobs_of(*read_segments(source, videos))
     decides = dict(plain(settings), weights=[one.sha256 for one in found])
-    report = carry_out(jobs, Extraction(settings, machine, found, Path(out)), out, decides, engine, seats, retry=retry, progress=progress)
+    report = carry_out(jobs, Extraction(settings, machine, found, Path(out), progress), out, decides, engine, seats, retry=retry, progress=progress)
     tell_bad_rows(Path(out)/"bad_rows.tsv", bad)
     return report, bad
 
