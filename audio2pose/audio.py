@@ -71,7 +71,7 @@ def ends_early(
         file.seek(max(0, size-2**17))
         tail = file.read()
     page = tail.rfind(b"OggS\0")
-    return page>=0 and not tail[page+5:page+6] or not tail[page+5]&4
+    return page<0 or not tail[page+5:page+6] or not tail[page+5]&4 # The last page is marked
 
 # %% ../nbs/13_audio.ipynb #734352fa
 def check_length(

@@ -280,6 +280,12 @@ def survives(path):
 
 HEADS = [b"", b"RIFF\x24\x10\x00\x00WAVEfmt ", b"OggS\0\2", b"fLaC", b"ID3\4\0\0\0\0\0\x0a", b"\xff\xfb\x90\x00", b"FORM\0\0\x10\0AIFF", b"\0\0\0\x20ftypM4A ", b"\x1aE\xdf\xa3"]
 
+@pytest.mark.parametrize("head", [b"OggS", b"OggS\0", b"OggS\0\2", b"RIFF", b"fLaC"])
+def test_nothing_but_a_beginning(tmp_path, head):
+    (tmp_path/"bare.ogg").write_bytes(head)
+    assert "bare.ogg" in survives(tmp_path/"bare.ogg")
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(head=st.sampled_from(HEADS), body=st.binary(max_size=3000), suffix=st.sampled_from(["wav", "mp3", "ogg", "mp4"]))
 def test_random_bytes(tmp_path, head, body, suffix):
