@@ -181,6 +181,20 @@ def test_without_a_song_it_keeps_its_own_time(browser, tmp_path):
 
 
 @needs_browser
+def test_a_muted_tab_changes_nothing_but_the_sound(launch, page_file):
+    muted = launch([*SOFTWARE_GL, "--mute-audio"])
+    with visit(muted, page_file) as page:
+        page.evaluate("player.play()")
+        page.wait_for_function("player.frame > 30")
+        page.keyboard.press("m")
+        page.wait_for_function("player.frame > 60")
+        assert page.evaluate("player.audio.muted && player.playing && !player.audio.paused")
+        assert page.evaluate("Math.abs(player.audio.currentTime - player.time)")<.3
+        assert page.inner_text(".note")==""
+    muted.close()
+
+
+@needs_browser
 def test_speed_and_loop(browser, tmp_path):
     player.write(swaying(1.), tmp_path/"short.html")
     with visit(browser, tmp_path/"short.html") as page:
