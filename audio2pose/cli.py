@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'print_version', 'options', 'run', 'main', 'requirements', 'installed', 'hardware', 'parts', 'doctor']
 
-# %% ../nbs/90_cli.ipynb #4921cc2a
+# %% ../nbs/90_cli.ipynb #55a0a71b
 import os
 import re
 import shutil
@@ -15,17 +15,19 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import dance, data, evaluate, features, lab, landmarks, runs, train
+from .commands import dance, data, evaluate, features, lab, landmarks, motion, runs, train
 from .commands.base import answer, application, hear_stops
 from .core import InputError, asset, data_folder
 
-# %% ../nbs/90_cli.ipynb #eae6c277
+# %% ../nbs/90_cli.ipynb #d9aa24d4
 app = application("From a song to a dancer.")
 app.command("dance")(dance.dance)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("landmarks")(landmarks.landmarks)
+app.command("motion")(motion.motion)
+app.command("overlay")(motion.overlay)
 app.command("features")(features.features)
 app.command("run")(runs.run)
 app.command("lab")(lab.lab)

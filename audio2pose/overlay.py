@@ -262,7 +262,7 @@ def encoded(
     frame.pts = number
     return frame
 
-# %% ../nbs/75_overlay.ipynb #263c0c28
+# %% ../nbs/75_overlay.ipynb #9d2c6838
 def overlay(
     video:str|os.PathLike,
     landmarks:Landmarks, # Made from that video
@@ -270,7 +270,7 @@ def overlay(
     boxes:Float[np.ndarray, "T 4"]|None=None, # Where the person was found, corner to corner, px of the video; NaN for nowhere
     height:int=720, # Of the film at most, px
     sound:bool=True, # Keep the video's sound, if it has one
-    progress:bool=True, # Show a bar
+    progress:bool|None=True, # Show a bar; None: only on a terminal
 ):
     "Film a video with its landmarks: H.264, as long as the landmarks"
     import av
@@ -281,7 +281,7 @@ def overlay(
     with atomic(path) as scratch, av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = film_stream(container, *size, landmarks.fps)
         heard = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160000) if sound and has_sound(video) else None
-        for i,picture in tqdm(pictures_at(video, times), "overlay", len(times), disable=not progress, unit="frame"):
+        for i,picture in tqdm(pictures_at(video, times), "overlay", len(times), disable=None if progress is None else not progress, unit="frame"):
             words = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}"
             box = None if boxes is None else boxes[i]*scale
             drawn = annotated(smaller(picture, size), landmarks.points[i]*np.array([scale, scale, 1, 1]), landmarks.layout, words, box)
