@@ -107,7 +107,7 @@ def song_frames(
             sound,late = sound[:, cut:],late+cut
             if sound.shape[1]: yield av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout="stereo")
 
-# %% ../nbs/71_player.ipynb #0cf8e641
+# %% ../nbs/71_player.ipynb #6cae6701
 def encode_mp3(
     frames, # Iterable of `av` audio frames, stereo, 44.1 kHz
     bits:int=MP3_BITS, # Per second
@@ -116,7 +116,8 @@ def encode_mp3(
     import av
     file,count = io.BytesIO(),0
     with av.open(file, "w", format="mp3") as out:
-        stream = out.add_stream("libmp3lame", rate=MP3_RATE, layout="stereo", format="fltp", bit_rate=bits)
+        pains = {} if bits>=MP3_BITS else dict(compression_level="7") # Whoever asks for few bits is in a hurry
+        stream = out.add_stream("libmp3lame", rate=MP3_RATE, layout="stereo", format="fltp", bit_rate=bits, options=pains)
         for frame in frames:
             frame.sample_rate,frame.pts = MP3_RATE,count
             count += frame.samples
