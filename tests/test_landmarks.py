@@ -34,13 +34,13 @@ RANDOM = ("random", "random")
 
 # ---- films of yellow blocks, a detector that sees yellow, a small pose network
 
-def film(path, people, seconds=2., rate=25, size=(160, 96), codec="mpeg4", times=None, **options):
+def film(path, people, seconds=2., rate=25, size=(160, 96), codec="mpeg4", pix_fmt="yuv420p", **options):
     "A film with blocks at the boxes that `people(time)` returns"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
-        stream.width,stream.height,stream.pix_fmt = *size,"yuv420p"
+        stream.width,stream.height,stream.pix_fmt = *size,pix_fmt
         stream.bit_rate = 4_000_000
-        for moment in np.arange(round(seconds*rate))/rate if times is None else times:
+        for moment in np.arange(round(seconds*rate))/rate:
             image = np.full((size[1], size[0], 3), 60, np.uint8)
             for x0,y0,x1,y1 in people(moment): image[max(int(y0), 0):int(y1), max(int(x0), 0):int(x1)] = 0, 220, 250
             frame = av.VideoFrame.from_ndarray(image, "bgr24")
@@ -251,6 +251,8 @@ def strange(films):
     (films/"cut.mp4").write_bytes(whole.read_bytes()[:300])
     film(films/"two_frames.mp4", walker, 2/25)
     film(films/"large.mp4", lambda t: [(1000, 400, 3000, 4000)], 2/25, size=(7680, 4320))
+    transfer = {"preset": "ultrafast", "x264-params": "transfer=smpte2084:colorprim=bt2020:colormatrix=bt2020nc"}
+    film(films/"hdr.mp4", walker, .4, codec="libx264", pix_fmt="yuv420p10le", **transfer)
     with av.open(str(films/"sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
@@ -265,12 +267,13 @@ def strange(films):
 
 def test_every_file_ends_in_one_state_and_costs_the_others_nothing(strange, run, yellow):
     _,_,out = run(strange, shortest=0)
-    assert ends(out)==dict(good="made", noise="bad_video", empty="bad_video", cut="bad_video", sound="bad_video", two_frames="made", large="made", truncated="made")
-    assert all(reason or key in ("good", "two_frames", "large", "truncated") for key,reason in reasons(out).items())
+    assert ends(out)==dict(good="made", noise="bad_video", empty="bad_video", cut="bad_video", sound="bad_video", two_frames="made", large="made", hdr="made", truncated="made")
+    assert all(reason or key in ("good", "two_frames", "large", "hdr", "truncated") for key,reason in reasons(out).items())
     assert "only audio" in reasons(out)["sound"] and "empty" in reasons(out)["empty"]
     assert Landmarks.load(out/"large.npy").size==(7680, 4320) and len(Landmarks.load(out/"two_frames.npy"))==2
+    assert Landmarks.load(out/"hdr.npy").made["video"]["hdr"] and not Landmarks.load(out/"good.npy").made["video"]["hdr"]
     cut = Landmarks.load(out/"truncated.npy")
-    assert 0<len(cut)<50
+    assert 0<len(cut)<50 and cut.made["cut_off"]
     assert not list(out.rglob(".part-*"))
 
 
@@ -410,13 +413,13 @@ def test_killed_at_any_point_nothing_is_lost_or_taken_for_whole(films, tmp_path)
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_heard_and_nothing_is_lost(films, tmp_path):
+def test_two_processes_on_one_folder_and_ctrl_c(films, tmp_path):
     for i in range(3): film(films/f"{i}.mp4", walker, .4)
     line = f"landmarks {films} --out {tmp_path/'out'} --detector nano --detector-weights random --pose-weights random --threshold 0 --people largest"
     process = subprocess.Popen([sys.executable, "-c", "from audio2pose.cli import main; main()", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
     deadline = time.monotonic()+100
     while process.poll() is None and not (tmp_path/"out/ledger.jsonl").exists() and time.monotonic()<deadline: time.sleep(.05)
-    time.sleep(1)
+    with pytest.raises(InputError, match=f"process {process.pid} on .* is writing there"): extract(films, tmp_path/"out", Settings(detector="nano"), weights=RANDOM, progress=False)
     process.send_signal(signal.SIGINT)
     _,complaint = process.communicate(timeout=100)
     assert process.returncode==130 and b"stopped; nothing half-written was left" in complaint, complaint
@@ -424,7 +427,7 @@ def test_ctrl_c_is_heard_and_nothing_is_lost(films, tmp_path):
     assert set(ends(tmp_path/"out").values())<={"made", "stopped"}
 
 
-def test_two_on_one_folder(films, tmp_path, run, yellow):
+def test_one_folder_is_held_by_one(films, tmp_path, run, yellow):
     film(films/"a.mp4", walker, .4)
     with held(tmp_path/"out"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is writing there"): run(films)
     assert dict(run(films)[0].outcomes)==dict(made=1)

@@ -11,7 +11,7 @@ __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'fin
            'look_once', 'crowd', 'verdict_on', 'main_person', 'landmarks_of', 'finish', 'plain', 'about', 'spent',
            'jobs_of', 'job_of', 'extract', 'tell_bad_rows', 'time_of']
 
-# %% ../../nbs/51_extract.landmarks.ipynb #41116de7
+# %% ../../nbs/51_extract.landmarks.ipynb #6d60addd
 import math
 import os
 import time
@@ -27,7 +27,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from .. import __version__
-from ..core import InputError, atomic, data_folder
+from ..core import InputError, atomic, data_folder, require
 from ..data.manifest import BadRow, Segment, Videos, read_segments
 from .batch import Job, Outcome, Report, Seats, carry_out, read_ledger, reason_of, stamp_of, written
 from ..landmarks import Landmarks, Storage, layouts, points_of, write_coco, write_pose
@@ -63,7 +63,7 @@ class Settings:
 
     def __post_init__(self): check_settings(self)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #cae7bfe7
+# %% ../../nbs/51_extract.landmarks.ipynb #0d33eb91
 def check_settings(self:Settings):
     "Refuse what cannot be meant"
     choices = dict(precision=("fp32", "bf16", "fp16"), sampler=("nearest", "counting"), people=("any", "fraction", "largest"), detector=tuple(detector_sizes), pose=tuple(pose_sizes))
@@ -71,7 +71,8 @@ def check_settings(self:Settings):
         if getattr(self, name) not in allowed: raise InputError(f"Settings: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
     points_of(self.layout)
     if self.rate is not None and not self.rate>0: raise InputError(f"Settings: rate must be positive, got {self.rate:g}")
-    if self.every<1 or self.skip_by<1: raise InputError(f"Settings: every and skip_by count frames and are at least 1, got {self.every} and {self.skip_by}")
+    if not 1<=self.every<=30: raise InputError(f"Settings: every counts frames between looks, of which 30 can be held, got {self.every}")
+    if self.skip_by<1: raise InputError(f"Settings: skip_by counts frames and is at least 1, got {self.skip_by}")
     if not 0<=self.doubt<=self.threshold<1: raise InputError(f"Settings: 0 <= doubt <= threshold < 1, got {self.doubt:g} and {self.threshold:g}")
     if unknown := set(self.also)-{"coco", "pose"}: raise InputError(f"Settings: also must be of coco and pose, got {sorted(unknown)[0]!r}")
 
@@ -836,7 +837,7 @@ def job_of(path:Path, segments:list[Segment])->Job:
     wanted = repr([(segment.name, segment.start, segment.end, segment.box) for segment in segments])
     return Job(str(path), {segment.name: segment for segment in segments}, f"{stamp_of(path)}-{sha256(wanted.encode()).hexdigest()[:8]}")
 
-# %% ../../nbs/51_extract.landmarks.ipynb #569e2d93
+# %% ../../nbs/51_extract.landmarks.ipynb #4c963e49
 def extract(
     source:str|os.PathLike, # A video, a folder of videos or a manifest
     out:str|os.PathLike, # Folder of the landmarks and of `ledger.jsonl`
@@ -851,6 +852,7 @@ def extract(
 )->tuple[Report, list[BadRow]]:
     "Landmarks of all segments; a second call does only what is left"
     if engine!="ray": device_of(machine.device)
+    if "pose" in settings.also: require("pose_format", "pose")
     found = find_weights(f"rtmdet_{settings.detector}", weights[0]),find_weights(f"rtmw3d_{settings.pose}", weights[1])
     jobs,bad = jobs_of(*read_segments(source, videos))
     decides = dict(plain(settings), weights=[one.sha256 for one in found])
