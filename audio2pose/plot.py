@@ -219,7 +219,7 @@ def paint_part(
         ax.imshow(part.values, aspect="auto", cmap="magma", extent=(part.start, part.start+part.values.shape[1]/part.fps, len(part.values), 0), interpolation="nearest", vmin=0, vmax=1)
         ax.set_yticks([row+.5 for row in part.ticks], list(part.ticks.values()))
 
-# %% ../nbs/70_plot.ipynb #711b059e
+# %% ../nbs/70_plot.ipynb #d67e4e64
 def finish_axes(
     ax, # matplotlib axes
     panel:Panel,
@@ -227,6 +227,7 @@ def finish_axes(
     "Label, legend and nothing that is not needed"
     ax.set_ylabel(panel.label, color=GREY)
     ax.tick_params(colors=GREY, labelsize=7)
+    ax.tick_params(axis="y", labelcolor="#757f8d") # A shade darker: where all letters are light, or all dark, Jupyter puts a card behind the figure
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
     if panel.zero: ax.set_ylim(bottom=0)
@@ -375,7 +376,7 @@ def table_text(
     shown = lambda x: "" if x is None else f"{x:.3g}" if abs(x)<1000 else f"{x:,.0f}"
     return ["", *names], [[label, *(shown(values.get(name)) for name in names)] for label,values in rows.items()]
 
-# %% ../nbs/70_plot.ipynb #f6c57b1f
+# %% ../nbs/70_plot.ipynb #23ff29b9
 def metric_table(
     rows:dict[str, dict[str, float]], # Dance -> metric -> value
 ): # matplotlib figure
@@ -383,6 +384,7 @@ def metric_table(
     head,lines = table_text(rows)
     figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(1.15*len(head), .3*(len(lines)+1)), dpi=75)
     figure.patch.set_alpha(0)
+    ax.set(xticks=[], yticks=[]) # For the black letters of ticks, seen or not, Jupyter would put a white card behind a table in the dark
     ax.axis("off")
     table = ax.table(cellText=lines, colLabels=head, bbox=(0, 0, 1, 1), edges="horizontal", cellLoc="right")
     for (row,_),cell in table.get_celld().items():

@@ -199,7 +199,7 @@ class Links(HTMLParser):
         for name in ("href", "src"):
             if named.get(name): self.to.append(named[name])
 
-# %% ../nbs/91_site.ipynb #2684de5f
+# %% ../nbs/91_site.ipynb #dba063e4
 def broken_links(
     out:Path, # The site
 )->list[str]: # "page: link"
@@ -214,7 +214,7 @@ def broken_links(
             parts = urlsplit(link)
             if parts.scheme or parts.netloc: continue
             target = (path.parent/unquote(parts.path)).resolve() if parts.path else path
-            missing = not target.is_file() or (parts.fragment and target in read and unquote(parts.fragment) not in read[target].places)
+            missing = not target.is_file() or (parts.fragment and target in read and not {parts.fragment, unquote(parts.fragment)}&read[target].places) # As browsers look
             if missing: broken.append(f"{path.relative_to(out.resolve())}: {link}")
     return broken
 
