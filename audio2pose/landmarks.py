@@ -7,7 +7,7 @@ __all__ = ['layouts', 'camera_distance', 'seed_storage', 'points_of', 'Landmarks
            'from_array', 'sidecar_of', 'save', 'read_sidecar', 'load', 'coco_person', 'write_coco', 'pose_components',
            'write_pose']
 
-# %% ../nbs/17_landmarks.ipynb #e525b025
+# %% ../nbs/17_landmarks.ipynb #5d92e605
 import json
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from . import __version__
 from .core import InputError, atomic, require

@@ -6,13 +6,13 @@
 __all__ = ['Source', 'span', 'usual', 'stored', 'chosen_device', 'machine_for', 'landmarks', 'precision_for', 'tell',
            'first_reason']
 
-# %% ../../nbs/86_commands.landmarks.ipynb #97a6040d
+# %% ../../nbs/86_commands.landmarks.ipynb #9c14d291
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .base import application, one_line
+from .base import one_line
 from ..core import InputError
 
 # %% ../../nbs/86_commands.landmarks.ipynb #92061123
@@ -69,7 +69,7 @@ def machine_for(
     if device.startswith("cuda"): return Machine(device, frames=batch or 128, bundle=2**30, detect=(batch or 128)//2+1, pose=batch or 128)
     return Machine(device, detect=8 if detector=="nano" else 1, pose=batch or 8)
 
-# %% ../../nbs/86_commands.landmarks.ipynb #e501f0f1
+# %% ../../nbs/86_commands.landmarks.ipynb #28e31dfd
 Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a tab separated table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]
 
 def landmarks(
@@ -84,17 +84,17 @@ def landmarks(
     precision:Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: bf16 on a GPU.")]="auto",
     rate:Annotated[float|None, typer.Option(help="Frames per second; without it every frame.")]=None,
     sampler:Annotated[str, typer.Option(help="nearest, or counting as the older extractor.")]="nearest",
-    every:Annotated[int, typer.Option(min=1, help="Detect in every so many frames; where it is doubtful, in all.")]=1,
+    every:Annotated[int, typer.Option(min=1, max=30, help="Detect in every so many frames; where it is doubtful, in all.")]=1,
     threshold:Annotated[float, typer.Option(help="Score above which a box is a person.")]=.3,
     people:Annotated[str, typer.Option(help="Who may be there besides: any (second person refuses a clip), fraction (up to 5 % of its frames), largest (is followed).")]="fraction",
     seconds:Annotated[str|None, typer.Option(help="Shortest and longest clip, as 0.2-60.")]=None,
     fps:Annotated[str|None, typer.Option(help="Lowest and highest rate of a video, as 24-60.")]=None,
-    boxes:Annotated[bool, typer.Option(help="Believe the boxes of WLASL instead of detecting.")]=False,
+    boxes:Annotated[bool, typer.Option("--boxes", help="Believe the boxes of WLASL instead of detecting.")]=False,
     points:Annotated[str, typer.Option(help="wholebody (133), seed (85), body (17), body_feet (23) or hands (42).")]="wholebody",
-    fractions:Annotated[bool, typer.Option(help="Coordinates as fractions of the picture's sides.")]=False,
-    no_score:Annotated[bool, typer.Option(help="Three numbers per point instead of four.")]=False,
+    fractions:Annotated[bool, typer.Option("--fractions", help="Coordinates as fractions of the picture's sides.")]=False,
+    no_score:Annotated[bool, typer.Option("--no-score", help="Three numbers per point instead of four.")]=False,
     compat:Annotated[str|None, typer.Option(help="seed: arrays as the older extractor wrote them (85 points, fractions, depth + 5.14388, zeros where nobody is).")]=None,
-    refine:Annotated[bool, typer.Option(help="Places between the network's classes.")]=False,
+    refine:Annotated[bool, typer.Option("--refine", help="Places between the network's classes.")]=False,
     also:Annotated[list[str] | None, typer.Option(help="coco or pose: more files per clip; may be given twice.")]=None,
     batch:Annotated[int|None, typer.Option(min=1, help="Crops per batch.")]=None,
     engine:Annotated[str, typer.Option(help="here, processes or ray.")]="here",

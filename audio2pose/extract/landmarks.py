@@ -11,7 +11,7 @@ __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'fin
            'look_once', 'crowd', 'verdict_on', 'main_person', 'landmarks_of', 'finish', 'plain', 'about', 'spent',
            'jobs_of', 'job_of', 'extract', 'tell_bad_rows', 'time_of']
 
-# %% ../../nbs/51_extract.landmarks.ipynb #6d60addd
+# %% ../../nbs/51_extract.landmarks.ipynb #caf8231d
 import math
 import os
 import time
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .. import __version__
@@ -753,7 +753,7 @@ def main_person(
     if clip.crowded: return max(clip.tracks, key=lambda track: track.area).points
     return {number: points for track in clip.tracks for number,points in track.points.items()}
 
-# %% ../../nbs/51_extract.landmarks.ipynb #a86cd63d
+# %% ../../nbs/51_extract.landmarks.ipynb #a7e39d15
 def landmarks_of(
     clip:Clip,
     settings:Settings,
@@ -766,7 +766,7 @@ def landmarks_of(
     end = None if math.isinf(segment.end) else segment.end
     film = dict(fps=video.fps, seconds=video.seconds, turned=video.turn, hdr=video.hdr)
     made = dict(about, video=film, segment=dict(start=segment.start, end=end, text=segment.text), looked=clip.looked, crowded=clip.crowded, people=len(clip.tracks), **clip.notes,
-                video_frames=[round(moment*video.fps) for moment in clip.times])
+                video_frames=[round(moment*video.fps) for moment in clip.times]) # Numbers as if the rate never varied; the times are exact
     return Landmarks(points, np.array(clip.times), clip.fps, (video.width, video.height), clip.key, source=video.path.name, made=made).subset(settings.layout)
 
 # %% ../../nbs/51_extract.landmarks.ipynb #72b32ab7
