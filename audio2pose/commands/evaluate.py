@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['app', 'material', 'score', 'tell', 'draw', 'evaluate']
 
-# %% ../../nbs/84_commands.evaluate.ipynb #dae8fdfb
+# %% ../../nbs/84_commands.evaluate.ipynb #996f00f6
 import json
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +36,7 @@ def material(
     beats,silent = load_beats(music, [*made, *real], skip_bad)
     return made, real, beats, told+more+silent
 
-# %% ../../nbs/84_commands.evaluate.ipynb #430a873b
+# %% ../../nbs/84_commands.evaluate.ipynb #ec09209d
 def score(
     motions:Path,
     reference:Path,
@@ -45,15 +47,18 @@ def score(
     seed:int,
 )->list: # Evaluation, one for each protocol
     "Read, hear and score"
+    from audio2pose.data.prepare import in_order
     from audio2pose.evaluate import evaluate, named_protocol
     for name in names: named_protocol(name)
-    with stages(len(names)+2) as begin:
+    results = []
+    with stages(3) as begin:
         made,real,beats,told = material(motions, reference, music, skip_bad, begin)
-        results = []
-        for name in names:
-            begin(name)
-            results.append(evaluate(made, real, name, beats, skip=skip, skip_bad=skip_bad, seed=seed))
-            results[-1].left_out[:0] = told
+        begin(f"scoring under {' and '.join(names)}")
+        under = partial(evaluate, made, real, music=beats, skip=skip, skip_bad=skip_bad, seed=seed)
+        for name,result in in_order(under, names, min(len(names), os.cpu_count() or 1)):
+            if result is None: raise InputError(f"evaluate: the process that scored under {name} was killed, probably for memory; give one --protocol at a time")
+            result.left_out[:0] = told
+            results.append(result)
     return results
 
 # %% ../../nbs/84_commands.evaluate.ipynb #ceced95a
