@@ -74,6 +74,18 @@ def test_no_self_repeating_loop(fact):
         assert np.convolve(apart>np.radians(3), np.ones(window), "valid").min()>.2*window, f"the dance repeats after {lag/60:.1f} s"
 
 
+def test_phrases_differ(fact):
+    "Stretches of 8 s are about different places: mean poses are further apart than those of a dance that goes round in one movement (5 cm)"
+    song = demo_track()
+    features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
+    positions = perform(fact, np.concatenate([features]*2)).positions()
+    body = positions-positions[:, :1]
+    means = np.stack([body[start:start+480].mean(0) for start in range(0, len(body)-479, 480)])
+    apart = np.linalg.norm(means[:, None]-means[None], axis=-1).mean(-1)[np.triu_indices(len(means), 1)].mean()
+    print(f"\nphrases: {100*apart:.1f} cm apart")
+    assert apart>.06
+
+
 def test_the_yardstick(shared):
     real = Motion.load(shared("real/aist/motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl"))
     assert jerk(real.positions(), 60)==pytest.approx(REAL_JERK, abs=.1)

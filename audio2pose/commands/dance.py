@@ -82,7 +82,7 @@ def make_dance(
     scratch:Path, # Folder for the files
     model:str|None, # For `FACT.from_pretrained`; None: the shipped one
     seed:int,
-    genre:str|None, # Of the opening; None: the seed decides
+    genre:str|None, # Of the openings; None: the seed decides
     commit:int|None, # Frames kept of each prediction; None: up to 10
     film:bool,
 )->list[str]: # Lines of the summary
