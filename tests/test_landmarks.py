@@ -25,7 +25,7 @@ from audio2pose.extract import landmarks as stage
 from audio2pose.extract.batch import Seats, held, read_ledger
 from audio2pose.extract.landmarks import Machine, Settings, extract
 from audio2pose.landmarks import Landmarks, Storage
-from audio2pose.models import rtmw3d
+from audio2pose.models import rtmdet, rtmw3d
 from audio2pose.models.rtmdet import Size
 from audio2pose.video import Cut, Video
 
@@ -180,6 +180,27 @@ def test_batches_and_neighbours_change_nothing(films, run, tmp_path):
     assert set(many)=={"a-0", "a-1", "b-0"}, reasons(tmp_path/"many")
     for name,found in many.items(): check_close(found, single[name])
     check_close(many["a-1"], alone["a-1"])
+
+
+def test_the_stage_computes_what_the_models_do(tiny):
+    "Fused, in batches of several sizes of pictures, against picture by picture as the models' own rooms do it"
+    nets = stage.load_nets(stage.find_weights("rtmdet_nano", "random"), stage.Weights("rtmw3d_tiny", None, None), "fp32", torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (h//8, w//8, 3), np.uint8).repeat(8, 0).repeat(8, 1) for h,w in ((120, 160), (200, 96), (120, 160))]
+    shots = [stage.Shot(0., picture, []) for picture in pictures]
+    stage.grouped(shots)
+    boxes = np.array([[10, 20, 60, 110], [-5, 0, 90, 200], [100, 50, 180, 130]], np.float32)
+    points = stage.pose(nets, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
+    detector,pose = stage.seeded(rtmdet.RTMDet, "nano"),stage.seeded(rtmw3d.RTMW3D, tiny)
+    for shot,found,picture,box,ours in zip(shots, stage.looks(nets, shots, .05), pictures, boxes, points):
+        alone = torch.from_numpy(picture)[None]
+        (wanted,scores), = rtmdet.detect(detector, alone)
+        assert len(found[0])==len(wanted)>0
+        np.testing.assert_allclose(found[1], scores, atol=1e-3)
+        xyz,raw = rtmw3d.poses(pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
+        theirs = torch.cat([xyz, raw[..., None]], -1)[0].numpy()
+        theirs[theirs[:, 3]<=0, :3] = np.nan
+        check_close(ours, theirs)
 
 
 def check_close(a, b):
@@ -373,7 +394,7 @@ def test_a_second_call_does_only_what_is_left_and_trusts_no_cut_file(films, run,
 
 SCRIPT = """
 import sys
-from audio2pose.models import rtmw3d
+from audio2pose.models import rtmdet, rtmw3d
 from audio2pose.models.rtmdet import Size
 rtmw3d.pose_sizes["tiny"] = Size(.33, .0625)
 from audio2pose.extract.landmarks import Machine, Settings, extract
