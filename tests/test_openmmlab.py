@@ -239,6 +239,7 @@ def test_weights_of_another_network_are_refused(mmdet, tmp_path):
     with pytest.raises(InputError, match="nano.pth"): openmmlab.load_rtmdet("m", tmp_path/"nano.pth")
 
 
+@pytest.mark.slow
 def test_each_missing_part_is_named_with_its_remedy(mmdet):
     "In a process where it is as if it were not installed"
     def said(*missing, call):
