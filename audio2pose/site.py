@@ -269,6 +269,9 @@ def main(
 )->int: # 0, 1 with broken links, or 2
     "Build the site and check its links"
     arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments)>1 or arguments and arguments[0].startswith("-"):
+        sys.stderr.write("usage: python -m audio2pose.site [FOLDER]\n\nWrites the documentation into FOLDER (_docs unless given) and checks its links.\n")
+        return 0 if arguments[0] in ("-h", "--help") else 2
     try: broken = build(arguments[0] if arguments else "_docs")
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

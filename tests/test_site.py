@@ -83,3 +83,10 @@ def test_search_in_a_browser(small):
         page.click(".found li a >> nth=0")
         page.wait_for_url("**/reference/metrics.beat.html#beat_align")
         browser.close()
+
+
+@pytest.mark.parametrize("words,code", [(["--help"], 0), (["--fast"], 2), (["a", "b"], 2)])
+def test_words_it_does_not_know(words, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert site.main(words)==code and not list(tmp_path.iterdir())
+    assert "usage" in capsys.readouterr().err
