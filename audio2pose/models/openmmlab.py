@@ -248,7 +248,7 @@ def pose_config(
     data = dict(dataset=dict(metainfo=dict(from_file="configs/_base_/datasets/coco_wholebody.py"), pipeline=steps))
     return dict(default_scope="mmpose", model=pose_network(name, codec), train_dataloader=data, test_dataloader=data)
 
-# %% ../../nbs/48_models.openmmlab.ipynb #ebea90a1
+# %% ../../nbs/48_models.openmmlab.ipynb #7ba5b256
 def build_pose(
     name:str="l", # "l" or "x"
 )->nn.Module: # In evaluation mode, on the CPU
@@ -258,7 +258,6 @@ def build_pose(
     model.name = name
     return model
 
-# %% ../../nbs/48_models.openmmlab.ipynb #4a29dcf5
 def load_rtmw3d(
     name:str="l", # "l" or "x"
     weights:str|os.PathLike|None=None, # A file; None: the published one, downloaded once
@@ -267,6 +266,12 @@ def load_rtmw3d(
     model = build_pose(name)
     path = Path(weights) if weights is not None else fetch_known(f"rtmw3d_{name}")
     return fit_state_dict(model, load_state_dict(path), str(path)).requires_grad_(False)
+
+# %% ../../nbs/48_models.openmmlab.ipynb #70e2f39f
+def answer(person):
+    "Points and scores of one person, with depth against the hips"
+    z = np.asarray(person.keypoints)[0, :, 2:]-camera_distance
+    return np.concatenate([np.asarray(person.transformed_keypoints)[0], z], -1), np.asarray(person.keypoint_scores)[0]
 
 # %% ../../nbs/48_models.openmmlab.ipynb #93db6d72
 def poses(
@@ -286,9 +291,3 @@ def poses(
         for row,sample in zip(rows.tolist(), found):
             points[row],scores[row] = (torch.from_numpy(array).float() for array in answer(sample.pred_instances))
     return points, scores
-
-# %% ../../nbs/48_models.openmmlab.ipynb #70e2f39f
-def answer(person):
-    "Points and scores of one person, with depth against the hips"
-    z = np.asarray(person.keypoints)[0, :, 2:]-camera_distance
-    return np.concatenate([np.asarray(person.transformed_keypoints)[0], z], -1), np.asarray(person.keypoint_scores)[0]
