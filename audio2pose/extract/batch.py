@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Work', 'engines', 'Job', 'stamp_of', 'Outcome', 'written', 'reason_of', 'Each', 'fingerprint', 'versions', 'State',
-           'advance', 'read_ledger', 'Ledger', 'whole', 'settled', 'left_of', 'held', 'Waiting', 'give_back', 'Seats',
-           'here', 'share', 'leave_with_parent', 'sit', 'start_worker', 'Seat', 'serve', 'processes', 'end', 'Hand',
-           'handful', 'connect', 'on_ray', 'Report', 'check_engine', 'carry_out', 'recorder', 'decide']
+           'advance', 'read_ledger', 'Ledger', 'whole', 'settled', 'left_of', 'held', 'Waiting', 'decide', 'give_back',
+           'Seats', 'here', 'share', 'leave_with_parent', 'sit', 'start_worker', 'end', 'Seat', 'serve', 'processes',
+           'Hand', 'handful', 'connect', 'on_ray', 'Report', 'check_engine', 'recorder', 'carry_out']
 
 # %% ../../nbs/50_extract.batch.ipynb #f7a8ead4
 import json
@@ -264,6 +264,19 @@ class Waiting:
     def iterate(self)->Iterator[Job]:
         while (job := self.take()) is not None: yield job
 
+# %% ../../nbs/50_extract.batch.ipynb #e8c272a4
+def decide(self:Waiting,
+    outcome:Outcome,
+):
+    "The line of an item that has come to an end"
+    job = self.under_way.pop(outcome.key, None)
+    if job is None: raise ValueError(f"the work answered for {outcome.key!r}, which it was not given or has answered before")
+    line = dict(key=outcome.key, made=self.made+job.stamp, outcome=outcome.outcome, when=time.time())
+    more = dict(reason=outcome.reason, files=outcome.files) | outcome.info
+    self.ledger.write(**line, **{name: value for name,value in more.items() if value not in ("", {})})
+
+Waiting.decide = decide
+
 # %% ../../nbs/50_extract.batch.ipynb #4817e175
 def give_back(self:Waiting,
     jobs:Iterable[Job], # That a worker had when it died
@@ -317,7 +330,7 @@ def leave_with_parent():
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../../nbs/50_extract.batch.ipynb #6ee04695
+# %% ../../nbs/50_extract.batch.ipynb #8c5794a7
 def sit(
     pipe, # The work comes first, then a job for each "next"; None ends
     environment:dict[str, str],
@@ -343,7 +356,6 @@ def sit(
         pipe.send("done")
     except Exception as error: pipe.send(error) # It concerns all items, such as weights that are not there
 
-# %% ../../nbs/50_extract.batch.ipynb #4554f619
 def start_worker(
     environment:dict[str, str],
 ): # The process and our end of its pipe
@@ -354,6 +366,15 @@ def start_worker(
     process.start()
     theirs.close() # So that its death is seen at our end
     return process, ours
+
+# %% ../../nbs/50_extract.batch.ipynb #d2529532
+def end(
+    process, # That was asked to leave
+    patience:float=5., # s
+):
+    "Wait for a process; kill it if it does not go"
+    process.join(patience)
+    if process.is_alive(): process.kill()
 
 # %% ../../nbs/50_extract.batch.ipynb #9eaa8c28
 @dataclass
@@ -424,15 +445,6 @@ def processes(
             if seat.process is not None and seat.process.is_alive(): seat.process.terminate()
         for seat in found:
             if seat.process is not None: end(seat.process)
-
-# %% ../../nbs/50_extract.batch.ipynb #d2529532
-def end(
-    process, # That was asked to leave
-    patience:float=5., # s
-):
-    "Wait for a process; kill it if it does not go"
-    process.join(patience)
-    if process.is_alive(): process.kill()
 
 # %% ../../nbs/50_extract.batch.ipynb #af3214d2
 class Hand:
@@ -523,6 +535,25 @@ def check_engine(
     if engine not in engines: raise InputError(f"engine {engine!r}: choose one of {', '.join(engines)}")
     if seats.workers<1 or seats.gpus<0: raise InputError(f"{seats.workers} workers on {seats.gpus} GPUs: give at least one worker")
 
+# %% ../../nbs/50_extract.batch.ipynb #391da687
+@contextmanager
+def recorder(
+    waiting:Waiting,
+    report:Report,
+    progress:bool|None=None,
+)->Iterator[tuple[Waiting, Callable[[Outcome], None]]]:
+    "Write and count outcomes; at the end, what is still under way was stopped, which is no attempt of its own"
+    from tqdm.auto import tqdm
+    with tqdm(total=report.items, initial=report.kept.total(), unit="item", disable=None if progress is None else not progress, leave=False) as bar:
+        def record(outcome):
+            waiting.decide(outcome)
+            report.outcomes[outcome.outcome] += 1
+            bar.update()
+        try: yield waiting, record
+        finally:
+            with suppress(InputError): # A full disk has been told of by then
+                for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.stamp, outcome="stopped", when=time.time())
+
 # %% ../../nbs/50_extract.batch.ipynb #f8f0c84d
 def carry_out(
     jobs:Iterable[Job],
@@ -546,35 +577,3 @@ def carry_out(
             for outcome in engines[engine](waiting, work, seats): record(outcome)
     report.seconds = time.perf_counter()-start
     return report
-
-# %% ../../nbs/50_extract.batch.ipynb #391da687
-@contextmanager
-def recorder(
-    waiting:Waiting,
-    report:Report,
-    progress:bool|None=None,
-)->Iterator[tuple[Waiting, Callable[[Outcome], None]]]:
-    "Write and count outcomes; at the end, what is still under way was stopped, which is no attempt of its own"
-    from tqdm.auto import tqdm
-    with tqdm(total=report.items, initial=report.kept.total(), unit="item", disable=None if progress is None else not progress, leave=False) as bar:
-        def record(outcome):
-            waiting.decide(outcome)
-            report.outcomes[outcome.outcome] += 1
-            bar.update()
-        try: yield waiting, record
-        finally:
-            with suppress(InputError): # A full disk has been told of by then
-                for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.stamp, outcome="stopped", when=time.time())
-
-# %% ../../nbs/50_extract.batch.ipynb #e8c272a4
-def decide(self:Waiting,
-    outcome:Outcome,
-):
-    "The line of an item that has come to an end"
-    job = self.under_way.pop(outcome.key, None)
-    if job is None: raise ValueError(f"the work answered for {outcome.key!r}, which it was not given or has answered before")
-    line = dict(key=outcome.key, made=self.made+job.stamp, outcome=outcome.outcome, when=time.time())
-    more = dict(reason=outcome.reason, files=outcome.files) | outcome.info
-    self.ledger.write(**line, **{name: value for name,value in more.items() if value not in ("", {})})
-
-Waiting.decide = decide
