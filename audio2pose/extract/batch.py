@@ -441,7 +441,7 @@ def processes(
             else: yield outcome
     finally:
         for seat in found: seat.left = True
-        for seat in found:
+        for seat in found if open_seats else (): # Stopped early; else they are leaving by themselves
             if seat.process is not None and seat.process.is_alive(): seat.process.terminate()
         for seat in found:
             if seat.process is not None: end(seat.process)
