@@ -223,6 +223,56 @@ def test_nobody_is_invented(pose_nets, scene):
     assert points.shape==(0, 133, 3) and scores.shape==(0, 133)
 
 
+# ---- the stage
+
+@pytest.mark.slow
+def test_the_stage_by_mmdetection_and_mmpose(rtmpose3d, tmp_path):
+    "Both back ends make landmarks of a film, and the sidecar says whose they are"
+    import av
+
+    from audio2pose.extract.landmarks import Machine, Settings, extract
+    from audio2pose.landmarks import Landmarks
+    with av.open(str(tmp_path/"film.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width,stream.height,stream.pix_fmt = 320,192,"yuv420p"
+        for k in range(3): container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(192, 320, k), "bgr24")))
+        container.mux(stream.encode(None))
+    found = {}
+    for backend in ("native", "mmpose"):
+        settings = Settings(detector="nano", people="largest", threshold=0, doubt=0, shortest=0, backend=backend)
+        report,_ = extract(tmp_path/"film.mp4", tmp_path/backend, settings, Machine(), ("random", "random"), progress=False)
+        assert report.outcomes=={"made": 1}, (tmp_path/backend/"ledger.jsonl").read_text()
+        found[backend] = Landmarks.load(tmp_path/backend/"film.npy")
+        assert [model["backend"] for model in found[backend].made["models"]]==[backend]*2
+    ours,theirs = found["native"],found["mmpose"]
+    assert ours.points.shape==theirs.points.shape==(3, 133, 4) and theirs.seen.all()
+
+
+def test_the_stage_asks_mmpose_for_each_crop(rtmpose3d):
+    "Whatever the order of crops and the sizes of pictures"
+    from audio2pose.extract import landmarks as stage
+    weights = [stage.find_weights(name, "random") for name in ("rtmdet_nano", "rtmw3d_l")]
+    nets = stage.load_nets(*weights, "fp32", torch.device("cpu"), "mmpose")
+    pictures = [picture(192, 320, 1), picture(240, 200, 2), picture(192, 320, 3)]
+    shots = [stage.Shot(0., one, []) for one in pictures]
+    stage.grouped(shots)
+    boxes = np.array([[20, 10, 90, 180], [40, 30, 150, 220], [100, 20, 300, 190]], np.float32)
+    points = stage.pose(nets, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
+    for one,shot,box,seen,found in zip(pictures, shots, boxes, points, stage.looks(nets, shots, .05)):
+        alone = torch.from_numpy(one)[None]
+        expected,scores = openmmlab.poses(nets.pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
+        np.testing.assert_allclose(seen[:, 3], scores[0], rtol=1e-4, atol=1e-3)
+        assert (np.abs(seen[:, :3]-expected[0].numpy())<1e-2).mean()>.98
+        np.testing.assert_allclose(found[1], openmmlab.detect(nets.detector, alone, .05)[0][1], atol=1e-4)
+
+
+def test_the_stage_says_what_is_missing(mmpose, monkeypatch, tmp_path):
+    from audio2pose.extract.landmarks import Settings, extract
+    monkeypatch.setitem(sys.modules, "rtmpose3d", None)
+    with pytest.raises(InputError, match="projects/rtmpose3d on PYTHONPATH"): extract(tmp_path, tmp_path/"out", Settings(backend="mmpose"), weights=("random", "random"))
+    assert not (tmp_path/"out").exists()
+
+
 # ---- what cannot be
 
 def test_what_these_programs_cannot_do_is_refused(pose_nets, scene):
