@@ -18,7 +18,7 @@ from typing import TextIO
 
 from ..core import InputError
 
-# %% ../../nbs/29_data.manifest.ipynb #6578055d
+# %% ../../nbs/29_data.manifest.ipynb #8446bcad
 @dataclass(frozen=True, slots=True)
 class Segment:
     "A part of a video"
@@ -29,7 +29,6 @@ class Segment:
     text:str = ""
     box:tuple[float, float, float, float]|None = None # Where the person is, from corner to corner, px, if the table says so
 
-# %% ../../nbs/29_data.manifest.ipynb #01dcb878
 @dataclass(frozen=True, slots=True)
 class BadRow:
     "A row of a table that cannot be used"
