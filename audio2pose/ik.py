@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['joint_markers', 'left_offsets', 'landmark_markers', 'landmark_indices', 'limbs', 'tips', 'ancestors', 'parents',
-           'usual_turns', 'stiffness', 'trunk', 'sure_bones', 'sure_lengths', 'LEVEL', 'body_bones', 'marker_trust',
+           'usual_turns', 'stiffness', 'trunk', 'LEVEL', 'sure_bones', 'sure_lengths', 'body_bones', 'marker_trust',
            'Markers', 'markers_of', 'wholebody_markers', 'unit', 'shortest_turn', 'frame', 'limb_rotations',
-           'trunk_frame', 'share', 'start_pose', 'limb_points', 'turn_tip', 'marker_slopes', 'usual_turn', 'log_slopes',
-           'State', 'misfit', 'best_step', 'moved', 'refine', 'bridged', 'calmed', 'Fit', 'check_long_gaps',
-           'start_joints', 'start_state', 'between', 'fit_points', 'in_parts', 'back_projected', 'hip_distance',
-           'filmed_landmarks', 'rest_length', 'ratio', 'body_scale', 'to_body', 'Fitting', 'used_points', 'in_room',
+           'trunk_frame', 'share', 'limb_points', 'turn_tip', 'start_pose', 'marker_slopes', 'usual_turn', 'log_slopes',
+           'State', 'moved', 'misfit', 'best_step', 'refine', 'bridged', 'calmed', 'Fit', 'check_long_gaps',
+           'start_joints', 'start_state', 'between', 'in_parts', 'fit_points', 'back_projected', 'filmed_landmarks',
+           'hip_distance', 'rest_length', 'ratio', 'body_scale', 'to_body', 'Fitting', 'used_points', 'in_room',
            'fit_landmarks', 'to_motion']
 
 # %% ../nbs/18_ik.ipynb #06297219
@@ -122,12 +122,12 @@ def limb_rotations(
     rest = np.array(axis)
     return tuple(frame(bone, across)@frame(SMPL_24.offsets[joint], rest).T for bone,joint in ((upper, hinge), (lower, end)))
 
-# %% ../nbs/18_ik.ipynb #82ce3758
+# %% ../nbs/18_ik.ipynb #114476f6
 def trunk_frame(
     left:Float[np.ndarray, "*batch 3"], # Hip or shoulder, m
     right:Float[np.ndarray, "*batch 3"],
     up:Float[np.ndarray, "*batch 3"], # From the hips to the shoulders
-)->Float[np.ndarray, "*batch 3 3"]: # Columns: up, across, forward
+)->Float[np.ndarray, "*batch 3 3"]: # Columns: up, towards the left, backward
     "Axes of the hips or of the shoulders"
     return frame(up, left-right)
 
@@ -138,24 +138,6 @@ def share(
 )->Float[np.ndarray, "T 3 3"]:
     "The turn that gives `rotation` when it is made `parts` times"
     return axis_angle_to_matrix(matrix_to_axis_angle(rotation)/parts)
-
-# %% ../nbs/18_ik.ipynb #f3510f4b
-def start_pose(
-    joints:Float[np.ndarray, "T 24 3"], # m; NaN where a joint is not known
-)->Float[np.ndarray, "T 24 3 3"]: # Rotations against the parent
-    "A pose near the right one, without iteration"
-    rest,pose = rest_positions(SMPL_24),np.tile(np.eye(3), (len(joints), 24, 1, 1))
-    across = lambda p, pair: trunk_frame(p[...,pair[0],:], p[...,pair[1],:], p[...,[16, 17],:].mean(-2)-p[...,[1, 2],:].mean(-2))
-    pelvis,shoulders = (across(joints, pair)@across(rest, pair).T for pair in ((1, 2), (16, 17)))
-    pose[:,0] = pelvis
-    pose[:,[3, 6, 9]] = share(pelvis.swapaxes(-1, -2)@shoulders, 3)[:,None]
-    for limb in limbs:
-        above = pelvis if limb[0]<3 else shoulders
-        upper,lower = limb_rotations(above, limb_points(joints, above, limb), limb)
-        pose[:,limb[0]],pose[:,limb[1]] = above.swapaxes(-1, -2)@upper,upper.swapaxes(-1, -2)@lower
-        turn_tip(pose, limb[2], lower, joints)
-    turn_tip(pose, 12, shoulders, joints)
-    return pose
 
 # %% ../nbs/18_ik.ipynb #210eeacc
 def limb_points(
@@ -185,6 +167,24 @@ def turn_tip(
     known = np.isfinite(towards).all(-1)&(np.linalg.norm(towards, axis=-1)>1e-9)
     local = np.einsum("tji,tj->ti", above[known], towards[known])
     pose[known,joint] = shortest_turn(np.broadcast_to(SMPL_24.offsets[tips[joint]], local.shape), local)
+
+# %% ../nbs/18_ik.ipynb #f3510f4b
+def start_pose(
+    joints:Float[np.ndarray, "T 24 3"], # m; NaN where a joint is not known
+)->Float[np.ndarray, "T 24 3 3"]: # Rotations against the parent
+    "A pose near the right one, without iteration"
+    rest,pose = rest_positions(SMPL_24),np.tile(np.eye(3), (len(joints), 24, 1, 1))
+    across = lambda p, pair: trunk_frame(p[...,pair[0],:], p[...,pair[1],:], p[...,[16, 17],:].mean(-2)-p[...,[1, 2],:].mean(-2))
+    pelvis,shoulders = (across(joints, pair)@across(rest, pair).T for pair in ((1, 2), (16, 17)))
+    pose[:,0] = pelvis
+    pose[:,[3, 6, 9]] = share(pelvis.swapaxes(-1, -2)@shoulders, 3)[:,None]
+    for limb in limbs:
+        above = pelvis if limb[0]<3 else shoulders
+        upper,lower = limb_rotations(above, limb_points(joints, above, limb), limb)
+        pose[:,limb[0]],pose[:,limb[1]] = above.swapaxes(-1, -2)@upper,upper.swapaxes(-1, -2)@lower
+        turn_tip(pose, limb[2], lower, joints)
+    turn_tip(pose, 12, shoulders, joints)
+    return pose
 
 # %% ../nbs/18_ik.ipynb #4ef9e0ed
 ancestors = np.eye(24, dtype=bool) # [k, j]: joint j is k or above it
@@ -231,12 +231,24 @@ def log_slopes(
     bend = 1/angle**2-(1+np.cos(angle))/(2*angle*np.sin(np.minimum(angle, np.pi-1e-6)))
     return np.eye(3)-cross/2+bend[...,None,None]*(cross@cross)
 
-# %% ../nbs/18_ik.ipynb #323854c7
+# %% ../nbs/18_ik.ipynb #f621120a
 @dataclass
 class State:
     "Poses on their way"
     pose:Float[np.ndarray, "T 24 3 3"] # Rotations against the parent
     trans:Float[np.ndarray, "T 3"] # Root joint, m
+
+def moved(
+    state:State,
+    step:Float[np.ndarray, "T P"],
+    free:Int[np.ndarray, "J"],
+)->State:
+    "Take a step"
+    pose = state.pose.copy()
+    turns = step[:,:-3].reshape(len(step), len(free), 3)
+    turns = turns*np.minimum(1, 1.2/np.maximum(np.linalg.norm(turns, axis=-1, keepdims=True), 1e-12)) # Never more than 70 degrees at once
+    pose[:,free] = axis_angle_to_matrix(turns)@pose[:,free]
+    return State(pose, state.trans+step[:,-3:])
 
 # %% ../nbs/18_ik.ipynb #0a553c68
 def misfit(
@@ -274,19 +286,6 @@ def best_step(
     diagonal = np.einsum("tii->ti", normal)
     diagonal += caution[:,None]*diagonal+1e-9
     return np.linalg.solve(normal, pull[...,None])[...,0]
-
-# %% ../nbs/18_ik.ipynb #5f4a58d2
-def moved(
-    state:State,
-    step:Float[np.ndarray, "T P"],
-    free:Int[np.ndarray, "J"],
-)->State:
-    "Take a step"
-    pose = state.pose.copy()
-    turns = step[:,:-3].reshape(len(step), len(free), 3)
-    turns = turns*np.minimum(1, 1.2/np.maximum(np.linalg.norm(turns, axis=-1, keepdims=True), 1e-12)) # Never more than 70 degrees at once
-    pose[:,free] = axis_angle_to_matrix(turns)@pose[:,free]
-    return State(pose, state.trans+step[:,-3:])
 
 # %% ../nbs/18_ik.ipynb #08f314c7
 def refine(
@@ -414,6 +413,19 @@ def between(
     pose = np.stack([Slerp(frames, Rotation.from_matrix(state.pose[:,joint]))(wanted).as_matrix() for joint in range(24)], axis=1)
     return State(pose, np.stack([np.interp(wanted, frames, axis) for axis in state.trans.T], axis=1))
 
+# %% ../nbs/18_ik.ipynb #94a948de
+def in_parts(
+    state:State,
+    points:Float[np.ndarray, "T K 3"],
+    weights:Float[np.ndarray, "T K"],
+    markers:Markers,
+    length:int=256, # Frames solved side by side; keeps memory flat
+)->State:
+    "Refine a long motion part by part"
+    cuts = [slice(i, i+length) for i in range(0, len(points), length)]
+    parts = [refine(State(state.pose[cut], state.trans[cut]), points[cut], weights[cut], markers) for cut in cuts]
+    return State(np.concatenate([part.pose for part in parts]), np.concatenate([part.trans for part in parts]))
+
 # %% ../nbs/18_ik.ipynb #8feef362
 def fit_points(
     points:Float[np.ndarray, "T K 3"], # m, y up; NaN where a point was not seen
@@ -440,23 +452,6 @@ def fit_points(
     error[known] = np.sqrt(np.nanmean(away[known], axis=1))
     return Fit(Motion(matrix_to_axis_angle(state.pose), state.trans, fps), error, guessed, missing, ~known)
 
-# %% ../nbs/18_ik.ipynb #94a948de
-def in_parts(
-    state:State,
-    points:Float[np.ndarray, "T K 3"],
-    weights:Float[np.ndarray, "T K"],
-    markers:Markers,
-    length:int=256, # Frames solved side by side; keeps memory flat
-)->State:
-    "Refine a long motion part by part"
-    cuts = [slice(i, i+length) for i in range(0, len(points), length)]
-    parts = [refine(State(state.pose[cut], state.trans[cut]), points[cut], weights[cut], markers) for cut in cuts]
-    return State(np.concatenate([part.pose for part in parts]), np.concatenate([part.trans for part in parts]))
-
-# %% ../nbs/18_ik.ipynb #c6c120d0
-sure_bones = np.array([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16)]) # Of the 133: upper arms, forearms, thighs, shins
-sure_lengths = np.linalg.norm(SMPL_24.offsets[[18, 20, 19, 21, 4, 7, 5, 8]], axis=-1) # Of the skeleton, m
-
 # %% ../nbs/18_ik.ipynb #a0a2da44
 def back_projected(
     points:Float[np.ndarray, "T K 4"], # x, y, px, y down; z, m, from the hips away from the camera; score
@@ -468,27 +463,6 @@ def back_projected(
     depth = distance[:,None]+points[...,2]
     across = (points[...,:2]-np.array(size)/2)*depth[...,None]/focal
     return np.stack([across[...,0], -across[...,1], -depth], axis=-1)
-
-# %% ../nbs/18_ik.ipynb #e4384f62
-def hip_distance(
-    points:Float[np.ndarray, "T K 4"], # Of the 133
-    size:tuple[int, int],
-    focal:float, # px
-    fps:float,
-)->Float[np.ndarray, "T"]: # m
-    "How far the hips are from the camera, from the length of arms and legs"
-    distance,(a, b) = np.full(len(points), 2.*focal/min(size)),sure_bones.T
-    for _ in range(4):
-        bones = back_projected(points[:,:17], distance, size, focal)
-        bones = bones[:,a]-bones[:,b]
-        usable = np.isfinite(bones).all(-1)
-        across,wanted = (bones[...,:2]**2).sum(-1),np.maximum(sure_lengths**2-bones[...,2]**2, .04*sure_lengths**2)
-        share = [np.where(usable, part, 0).sum(1) for part in (wanted, across)]
-        distance = distance*np.sqrt(share[0]/np.maximum(share[1], 1e-12))
-    known = np.flatnonzero((share[0]>0)&(share[1]>0))
-    if not len(known): raise InputError("ik: no arm or leg is seen whole in any frame, so nothing tells how far away the dancer is")
-    distance = np.interp(np.arange(len(points)), known, np.log(distance[known]))
-    return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.2*fps))|1, mode="nearest"), .08*fps, mode="nearest"))
 
 # %% ../nbs/18_ik.ipynb #0de52f49
 LEVEL = np.array([[1., 0, 0], [0, 1, 0], [0, 0, -1]]) # A camera that looks along -z: right, up and forward, as rows
@@ -511,6 +485,31 @@ def filmed_landmarks(
     points[:,landmark_indices,1] = size[1]/2-focal*seen[...,1]/seen[...,2]
     points[:,landmark_indices,2],points[:,landmark_indices,3] = seen[...,2]-hips[:,None],6.
     return Landmarks(points, np.arange(len(motion))/motion.fps, motion.fps, size, name, made=dict(by="filmed_landmarks"))
+
+# %% ../nbs/18_ik.ipynb #c6c120d0
+sure_bones = np.array([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16)]) # Of the 133: upper arms, forearms, thighs, shins
+sure_lengths = np.linalg.norm(SMPL_24.offsets[[18, 20, 19, 21, 4, 7, 5, 8]], axis=-1) # Of the skeleton, m
+
+# %% ../nbs/18_ik.ipynb #e4384f62
+def hip_distance(
+    points:Float[np.ndarray, "T K 4"], # Of the 133
+    size:tuple[int, int],
+    focal:float, # px
+    fps:float,
+)->Float[np.ndarray, "T"]: # m
+    "How far the hips are from the camera, from the length of arms and legs"
+    distance,(a, b) = np.full(len(points), 2.*focal/min(size)),sure_bones.T
+    for _ in range(4):
+        bones = back_projected(points[:,:17], distance, size, focal)
+        bones = bones[:,a]-bones[:,b]
+        usable = np.isfinite(bones).all(-1)
+        across,wanted = (bones[...,:2]**2).sum(-1),np.maximum(sure_lengths**2-bones[...,2]**2, .04*sure_lengths**2)
+        share = [np.where(usable, part, 0).sum(1) for part in (wanted, across)]
+        distance = distance*np.sqrt(share[0]/np.maximum(share[1], 1e-12))
+    known = np.flatnonzero((share[0]>0)&(share[1]>0))
+    if not len(known): raise InputError("ik: no arm or leg is seen whole in any frame, so nothing tells how far away the dancer is")
+    distance = np.interp(np.arange(len(points)), known, np.log(distance[known]))
+    return np.exp(gaussian_filter1d(median_filter(distance, max(1, int(.2*fps))|1, mode="nearest"), .08*fps, mode="nearest"))
 
 # %% ../nbs/18_ik.ipynb #207636ca
 body_bones = [("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")] # Parent first
