@@ -6,7 +6,7 @@
 __all__ = ['body_lines', 'hand_lines', 'face_lines', 'left_points', 'right_points', 'side_colours', 'score_colours', 'lines_of',
            'dot_colours', 'draw_strokes', 'strokes_of', 'words_mask', 'write_words', 'annotated', 'film_size',
            'smaller', 'pictures_at', 'holder', 'detected_boxes', 'sound_cut', 'has_sound', 'check_overlay', 'doubts',
-           'encoded', 'overlay', 'add_sound']
+           'encoded', 'add_sound', 'overlay']
 
 # %% ../nbs/75_overlay.ipynb #ed881538
 import math
@@ -262,6 +262,24 @@ def encoded(
     frame.pts = number
     return frame
 
+# %% ../nbs/75_overlay.ipynb #d3f7d9f9
+def add_sound(
+    container, # `av` container
+    stream, # `av` audio stream
+    video:str|os.PathLike,
+    start:float, # s
+    seconds:float,
+):
+    "Put a part of the video's sound into the film"
+    import av
+    sent = 0
+    for block in sound_cut(video, start, seconds):
+        part = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+        part.sample_rate,part.pts = RATE,sent
+        sent += block.shape[1]
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
+
 # %% ../nbs/75_overlay.ipynb #9d2c6838
 def overlay(
     video:str|os.PathLike,
@@ -291,21 +309,3 @@ def overlay(
         container.mux(stream.encode(None))
         if heard is not None: add_sound(container, heard, video, float(times[0]), made/landmarks.fps)
         if not made: raise InputError(f"overlay: {video} has no pictures from {times[0]:.2f} to {times[-1]:.2f} s, where the landmarks are; they belong to another video")
-
-# %% ../nbs/75_overlay.ipynb #d3f7d9f9
-def add_sound(
-    container, # `av` container
-    stream, # `av` audio stream
-    video:str|os.PathLike,
-    start:float, # s
-    seconds:float,
-):
-    "Put a part of the video's sound into the film"
-    import av
-    sent = 0
-    for block in sound_cut(video, start, seconds):
-        part = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-        part.sample_rate,part.pts = RATE,sent
-        sent += block.shape[1]
-        container.mux(stream.encode(part))
-    container.mux(stream.encode(None))

@@ -14,7 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-LONGEST_RUN = 5 # Exported definitions in a row without anything shown
 EXPORT = re.compile(r"^#\s*\|\s*exports?\b", re.M)
 PROOF = re.compile(r"\b(assert|test_\w+|ExceptionExpected|raises)\b")
 every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: str(path.relative_to("nbs").with_suffix("")))
@@ -102,12 +101,12 @@ def test_exported_cells_are_small(notebook):
 
 @every_notebook
 def test_what_is_exported_is_shown(notebook):
-    "After a function comes a value, a picture or an assertion; a few that work together may share one"
+    "After each exported cell come a value, a picture or an assertion, before the next"
     waiting = []
     for cell in code_cells(notebook):
         if EXPORT.search(cell.source): waiting += defined(cell.source)[:1]
         elif cell.outputs or PROOF.search(cell.source): waiting = []
-        assert len(waiting)<=LONGEST_RUN, f"nothing is shown between {waiting[0]} and {waiting[-1]}"
+        assert len(waiting)<=1, f"nothing is shown between {waiting[0]} and {waiting[-1]}"
     assert not waiting, f"nothing is shown after {waiting}"
 
 
