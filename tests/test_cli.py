@@ -323,13 +323,20 @@ def test_synth_twice(here, capfd):
     assert {path: path.stat().st_mtime_ns for path in Path("tree").rglob("*.pkl")}==kept
     store = train.open_store(Path("tree"))
     assert len(store)==4 and not any("split" in entry for entry in store.info), "four songs are all held back, so the splits are of no use"
-    assert repr(train.open_store(Path("tree/store")))==repr(store)
+    made = {path: path.stat().st_mtime_ns for path in Path("tree-prepared/windows").iterdir()}
+    assert repr(train.open_store(Path("tree")))==repr(train.open_store(Path("tree-prepared")))==repr(store)
+    assert repr(train.open_store(Path("tree-prepared/windows")))==repr(store)
+    assert {path: path.stat().st_mtime_ns for path in Path("tree-prepared/windows").iterdir()}==made
+    capfd.readouterr()
 
 
-def test_official_splits_are_kept(here):
-    Path("tree/splits").mkdir(parents=True)
-    for part in ("train", "val", "test"): Path(f"tree/splits/crossmodal_{part}.txt").write_text(f"{part}_1 \n{part}_2\n")
-    assert train.tree_split(Path("tree"))=={f"{part}_{i}": {"split": part} for part in ("train", "val", "test") for i in (1, 2)}
+@pytest.mark.slow
+def test_official_splits_are_kept(here, capfd):
+    assert run(capfd, "data", "synth", "tree", "--sequences", 4, "--seconds", 8, "--seed", 1)[0]==0
+    names = sorted(path.stem for path in Path("tree/motions").glob("*.pkl"))
+    for part,names_of in (("train", names[:2]), ("val", names[2:3]), ("test", names[3:])): Path(f"tree/splits/crossmodal_{part}.txt").write_text("\n".join(names_of))
+    assert [entry["split"] for entry in train.open_store(Path("tree")).info]==["train", "train", "val", "test"]
+    assert "every tenth" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
