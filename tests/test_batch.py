@@ -213,7 +213,7 @@ def test_a_second_process_is_told_who_holds_the_folder(start, out):
     process = start({"long": "hangs"})
     wait_for(lambda: begun(out)["long"]==1)
     lines = (out/"ledger.jsonl").read_bytes()
-    with pytest.raises(InputError, match=f"process {process.pid} on .* is writing there"): carry_out(jobs_of(dict(a=0.)), worker(out), out, {}, progress=False)
+    with pytest.raises(InputError, match=f"process {process.pid} on .* is at work there"): carry_out(jobs_of(dict(a=0.)), worker(out), out, {}, progress=False)
     assert (out/"ledger.jsonl").read_bytes()==lines and begun(out)==Counter(long=1)
     process.kill()
     process.communicate()

@@ -321,7 +321,7 @@ def test_two_processes_do_not_meet(mixed, tiny, tmp_path):
     (tmp_path/"out").mkdir()
     with open(tmp_path/"out/.lock", "a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="is writing there"): extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
+        with pytest.raises(InputError, match="is at work there"): extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
 
 
 # ---- the command

@@ -19,10 +19,10 @@ from hypothesis import given, settings, strategies
 
 from audio2pose import cli
 from audio2pose.commands.base import ask
-from audio2pose.core import InputError
+from audio2pose.core import InputError, claimed
 from audio2pose.data.manifest import BadRow, Segment, Videos, fault_in, read_segments, read_table
 from audio2pose.extract import landmarks as stage
-from audio2pose.extract.batch import Seats, held, read_ledger
+from audio2pose.extract.batch import Seats, read_ledger
 from audio2pose.extract.landmarks import Machine, Settings, extract
 from audio2pose.landmarks import Landmarks, Storage
 from audio2pose.models import rtmdet, rtmw3d
@@ -440,7 +440,7 @@ def test_two_processes_on_one_folder_and_ctrl_c(films, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "from audio2pose.cli import main; main()", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
     deadline = time.monotonic()+100
     while process.poll() is None and not (tmp_path/"out/ledger.jsonl").exists() and time.monotonic()<deadline: time.sleep(.05)
-    with pytest.raises(InputError, match=f"process {process.pid} on .* is writing there"): extract(films, tmp_path/"out", Settings(detector="nano"), weights=RANDOM, progress=False)
+    with pytest.raises(InputError, match=f"process {process.pid} on .* is at work there"): extract(films, tmp_path/"out", Settings(detector="nano"), weights=RANDOM, progress=False)
     process.send_signal(signal.SIGINT)
     _,complaint = process.communicate(timeout=100)
     assert process.returncode==130 and b"stopped; nothing half-written was left" in complaint, complaint
@@ -450,7 +450,7 @@ def test_two_processes_on_one_folder_and_ctrl_c(films, tmp_path):
 
 def test_one_folder_is_held_by_one(films, tmp_path, run, yellow):
     film(films/"a.mp4", walker, .4)
-    with held(tmp_path/"out"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is writing there"): run(films)
+    with claimed(tmp_path/"out"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is at work there"): run(films)
     assert dict(run(films)[0].outcomes)==dict(made=1)
 
 

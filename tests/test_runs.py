@@ -135,8 +135,8 @@ def test_record(toy, tmp_path, monkeypatch):
 
 def test_notebook_may_hold_its_own_folder(tmp_path):
     "Preparing and extracting lock the folder they write to, which is the folder of the run"
-    holding = notebook(tmp_path/"holding.ipynb", PARAMETERS, "from pathlib import Path\nfrom audio2pose.data.prepare import alone_in\nfrom audio2pose.extract.batch import held",
-                       'with alone_in(Path(out)): pass\nwith held(Path(out)): (Path(out)/"done.txt").write_text("yes")')
+    holding = notebook(tmp_path/"holding.ipynb", PARAMETERS, "from pathlib import Path\nfrom audio2pose.core import claimed",
+                       'with claimed(Path(out)): (Path(out)/"done.txt").write_text("yes")')
     assert (runs.run(holding, {}, tmp_path/"runs")/"done.txt").exists()
 
 
@@ -183,7 +183,7 @@ def test_killed_run_goes_on_in_its_folder(tmp_path):
     process = subprocess.Popen([COMMAND, "run", path, "-p", f"log={log}", "--out", tmp_path/"runs"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUICK_ENV)
     wait_for(lambda: list(tmp_path.glob("runs/slow/*/half")))
     assert runs.collect(tmp_path/"runs")[0]["status"]=="running"
-    with pytest.raises(InputError, match=rf"slow/\w+ is being run by process {process.pid} on"): runs.run(path, dict(log=str(log)), tmp_path/"runs")
+    with pytest.raises(InputError, match=rf"slow/\w+: process {process.pid} on .* is at work there"): runs.run(path, dict(log=str(log)), tmp_path/"runs")
     process.kill()
     process.wait()
     folder = runs.run(path, dict(log=str(log)), tmp_path/"runs")

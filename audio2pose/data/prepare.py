@@ -7,15 +7,14 @@ __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'Survey', 'songs_in', 'files_of
            'write_array', 'song_files', 'prepare_song', 'nan_fault', 'write_poses', 'write_audio', 'beats_of',
            'write_json', 'write_beats', 'stage_files', 'lengths_and_faults', 'sha256', 'Options', 'record_of', 'done',
            'prepare_clip', 'leave_with_parent', 'alone', 'in_order', 'usable', 'stored', 'read_sequence',
-           'store_is_fresh', 'write_windows', 'alone_in', 'check_kept', 'Prepared', 'report', 'OrEmpty',
-           'prepare_songs', 'read_records', 'prepare_with', 'prepare_clips', 'prepare', 'load_windows', 'inventory']
+           'store_is_fresh', 'write_windows', 'check_kept', 'Prepared', 'report', 'OrEmpty', 'prepare_songs',
+           'read_records', 'prepare_with', 'prepare_clips', 'prepare', 'load_windows', 'inventory']
 
-# %% ../../nbs/26_data.prepare.ipynb #fbc97b4b
+# %% ../../nbs/26_data.prepare.ipynb #e84584fd
 import hashlib
 import io
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -23,7 +22,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -35,7 +33,7 @@ from tqdm.auto import tqdm
 
 from ..audio import features, resample, song_frames
 from ..audio import load as load_audio
-from ..core import FPS, HOP, SR, InputError, atomic
+from ..core import FPS, HOP, SR, InputError, atomic, claimed
 from .aist import SOUNDS, SPLITS, SequenceName, checked_genre, find_sequences, nan_frames, parse_name, rate_fault, read_keypoints3d, read_names, split_names, split_of
 from ..motion import Motion
 
@@ -442,25 +440,6 @@ def write_windows(
     except (InputError, OSError) as error: return str(error)
     return None
 
-# %% ../../nbs/26_data.prepare.ipynb #1824715b
-@contextmanager
-def alone_in(
-    folder:Path,
-):
-    "Hold a folder for one `prepare` at a time"
-    import fcntl
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise InputError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from None
-    with open(folder/".lock", "w") as lock:
-        for left in (3, 2, 1, 0): # Workers of a killed run need a second to notice
-            try: fcntl.flock(lock, fcntl.LOCK_EX|fcntl.LOCK_NB)
-            except OSError:
-                if not left: raise InputError(f"{folder}: somebody else is preparing into this folder; wait for them, or choose another") from None
-                time.sleep(.7)
-            else: break
-        for path in [*folder.glob(".part-*"), *folder.glob("*/.part-*")]: shutil.rmtree(path, ignore_errors=True)
-        yield
-
 # %% ../../nbs/26_data.prepare.ipynb #ea44bdb6
 def check_kept(
     out:Path,
@@ -546,7 +525,7 @@ def prepare_clips(
         if why: failed[clip.name] = why
     return [record for record in known.values() if record], failed, len(left)-len(failed)
 
-# %% ../../nbs/26_data.prepare.ipynb #344d4f6e
+# %% ../../nbs/26_data.prepare.ipynb #4da6059e
 def prepare(
     source:str|os.PathLike, # Official or synthetic files
     out:str|os.PathLike, # Where the prepared data goes
@@ -563,7 +542,7 @@ def prepare(
     if keypoints not in ("keypoints3d_optim", "keypoints3d"): raise InputError(f"prepare: keypoints are keypoints3d_optim or keypoints3d, got {keypoints!r}")
     seen,out,options = survey(source, genre, music, videos),Path(out),Options(tuple(stages), keypoints, overwrite)
     bar = partial(tqdm, disable=None if progress else True, leave=False)
-    with alone_in(out):
+    with claimed(out, patience=2.): # Workers of a killed run need a second to notice
         check_kept(out, options)
         records,failed,made = prepare_clips(seen.clips, out, options, workers, bar)
         for record in records: seen.add(record["name"], *record["faults"])

@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['Work', 'engines', 'Job', 'stamp_of', 'Outcome', 'written', 'reason_of', 'Each', 'fingerprint', 'versions', 'State',
-           'advance', 'read_ledger', 'Ledger', 'whole', 'settled', 'left_of', 'held', 'Waiting', 'decide', 'give_back',
-           'Seats', 'here', 'share', 'leave_with_parent', 'sit', 'start_worker', 'end', 'Seat', 'serve', 'processes',
-           'Hand', 'handful', 'connect', 'on_ray', 'Report', 'check_engine', 'recorder', 'carry_out']
+           'advance', 'read_ledger', 'Ledger', 'whole', 'settled', 'left_of', 'Waiting', 'decide', 'give_back', 'Seats',
+           'here', 'share', 'leave_with_parent', 'sit', 'start_worker', 'end', 'Seat', 'serve', 'processes', 'Hand',
+           'handful', 'connect', 'on_ray', 'Report', 'check_engine', 'recorder', 'carry_out']
 
-# %% ../../nbs/50_extract.batch.ipynb #f7a8ead4
+# %% ../../nbs/50_extract.batch.ipynb #b5a47722
 import json
 import os
 import platform
 import queue
-import shutil
 import threading
 import time
 from collections import Counter, deque
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core import InputError, atomic, require
+from ..core import InputError, atomic, claimed, require
 
 # %% ../../nbs/50_extract.batch.ipynb #d86d9670
 @dataclass(frozen=True)
@@ -224,26 +223,6 @@ def left_of(
         if parts: waiting.append(replace(job, parts=parts))
     return waiting, len(seen), kept
 
-# %% ../../nbs/50_extract.batch.ipynb #178688ce
-@contextmanager
-def held(
-    out:Path,
-)->Iterator[None]:
-    "Hold an output folder, or say who does"
-    import fcntl
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out/".lock", "a+")
-    except OSError as error: raise InputError(f"{out}: cannot write there ({error.strerror}); choose another folder") from None
-    with lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"{out}: {(out/'.lock').read_text().strip() or 'another process'} is writing there; wait for it, or choose another folder") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}")
-        lock.flush()
-        for scratch in out.rglob(".part-*"): shutil.rmtree(scratch, ignore_errors=True)
-        yield
-
 # %% ../../nbs/50_extract.batch.ipynb #b02af5c7
 class Waiting:
     "Jobs that wait, and items that are under way"
@@ -422,7 +401,7 @@ def serve(self:Seat):
 
 Seat.serve = serve
 
-# %% ../../nbs/50_extract.batch.ipynb #12147792
+# %% ../../nbs/50_extract.batch.ipynb #2d41fe20
 def processes(
     waiting:Waiting,
     work:Work,
@@ -554,7 +533,7 @@ def recorder(
             with suppress(InputError): # A full disk has been told of by then
                 for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.stamp, outcome="stopped", when=time.time())
 
-# %% ../../nbs/50_extract.batch.ipynb #f8f0c84d
+# %% ../../nbs/50_extract.batch.ipynb #59589af0
 def carry_out(
     jobs:Iterable[Job],
     work:Work, # Must pickle, unless the engine is "here"
@@ -569,7 +548,7 @@ def carry_out(
     "Do what is left of `jobs`; every item ends with one line in the ledger"
     check_engine(engine, seats)
     start,out,made = time.perf_counter(),Path(out),fingerprint(settings)
-    with held(out), closing(Ledger(out/"ledger.jsonl")) as ledger:
+    with claimed(out), closing(Ledger(out/"ledger.jsonl")) as ledger:
         rest,items,kept = left_of(jobs, ledger.states, made, out, attempts, frozenset(retry))
         report = Report(items, kept=kept)
         if rest: ledger.write(session=made, settings=settings, versions=versions(), host=platform.node(), when=time.time())
