@@ -29,7 +29,7 @@ from .core import FPS, InputError, asset, require
 from .metrics import beat, contact, motion as motion_features
 from .metrics.motion import Gaussian, diversity, gaussian, gaussian_distance, zero_start
 from .motion import Motion
-from .skeleton import SMPL_24, rest_positions
+from .skeleton import SMPL_24
 
 # %% ../nbs/62_evaluate.ipynb #c33c5f2d
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .core import FPS, InputError
 from .generate import surround
-from .models.fact import FACT, FACTConfig
+from .models.fact import FACT
 from .motion import Motion
 
 # %% ../nbs/63_lens.ipynb #2324d15a

@@ -10,7 +10,6 @@ __all__ = ['side_colours', 'BLUE', 'RED', 'GREEN', 'GREY', 'CURVE', 'MARK', 'BAR
            'metric_table', 'explore_table']
 
 # %% ../nbs/70_plot.ipynb #01beb4e5
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

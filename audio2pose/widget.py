@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .body import load_body, skin
-from .core import FPS, InputError, asset, require
+from .core import InputError, asset, require
 from .motion import Motion
 from .plot import Panel, draw, explore
 from .player import base64_text, body_data, content_hash, dancers_data, fill, floor_of, sound_data

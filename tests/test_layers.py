@@ -49,3 +49,11 @@ def test_no_notebook_tools_in_the_package(module):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         wrong = {name.split(".")[0] for name in names}&{"nbdev", "fastcore", "execnb", "IPython", "pytest", "matplotlib", "papermill"}
         assert not wrong, f"{module}, line {node.lineno}: imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("module", number)
+def test_what_is_imported_is_used(module):
+    tree = ast.parse(source(module).read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    brought = {(alias.asname or alias.name).split(".")[0] for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+    assert brought<=used, f"{module} imports {sorted(brought-used)} for nothing"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .base import application, one_line
+from .base import one_line
 from ..core import InputError
 
 # %% ../../nbs/85_commands.features.ipynb #9fbf333a

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ..audio import load as load_audio
 from ..audio import song_bpm
 from ..core import FPS, InputError, asset
-from ..motion import Motion, load_pickle
+from ..motion import load_pickle
 
 # %% ../../nbs/20_data.aist.ipynb #f8cda47e
 GENRES = dict(BR="break", PO="pop", LO="lock", MH="middle hip-hop", LH="LA hip-hop", HO="house", WA="waack", KR="krump", JS="street jazz", JB="ballet jazz")

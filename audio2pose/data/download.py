@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 from ..audio import ends_early
 from ..core import InputError, atomic
-from .aist import SPLITS, checked_genre, parse_name, split_names
+from .aist import SPLITS, parse_name, split_names
 
 # %% ../../nbs/28_data.download.ipynb #279a987e
 TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"

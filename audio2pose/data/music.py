@@ -13,7 +13,6 @@ __all__ = ['STYLES', 'ENERGY', 'SCALES', 'ROUNDS', 'NOTES', 'QUALITIES', 'CRASH'
 # %% ../../nbs/21_data.music.ipynb #7daee486
 import os
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float

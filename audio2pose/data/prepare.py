@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 from ..audio import features, resample, song_frames
 from ..audio import load as load_audio
 from ..core import FPS, HOP, SR, InputError, atomic, claimed
-from .aist import SOUNDS, SPLITS, SequenceName, checked_genre, find_sequences, nan_frames, parse_name, rate_fault, read_keypoints3d, read_names, split_names, split_of
+from .aist import SOUNDS, SPLITS, checked_genre, find_sequences, nan_frames, parse_name, rate_fault, read_keypoints3d, split_names, split_of
 from ..motion import Motion
 
 # %% ../../nbs/26_data.prepare.ipynb #e919043e

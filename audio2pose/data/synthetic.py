@@ -11,7 +11,7 @@ __all__ = ['SCALING', 'IMAGE', 'beat_energy', 'dance_to', 'sequence_names', 'mus
 import json
 import pickle
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -26,7 +26,7 @@ from .choreography import Dance, choreograph, styles
 from .music import Song, compose
 from ..motion import Motion, forward_kinematics
 from ..rotation import axis_angle_to_matrix
-from ..skeleton import COCO_17, SMPL_24, smpl_to_coco
+from ..skeleton import COCO_17, smpl_to_coco
 
 # %% ../../nbs/23_data.synthetic.ipynb #8d05d85a
 def beat_energy(

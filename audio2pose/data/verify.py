@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..audio import load as load_audio
 from ..core import FPS, InputError, require
-from .aist import clock_fps, find_sequences, nan_frames, parse_name, rate_fault, read_cameras, read_keypoints2d, read_keypoints3d, read_pose
+from .aist import clock_fps, nan_frames, parse_name, rate_fault, read_cameras, read_keypoints2d, read_keypoints3d
 from .prepare import Clip, in_order, read_records, sha256, store_is_fresh, survey, usable
 from ..motion import Motion, load_pickle
 from ..skeleton import COCO_17, SMPL_24

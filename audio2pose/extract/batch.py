@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core import InputError, atomic, claimed, require
+from ..core import InputError, claimed, require
 
 # %% ../../nbs/50_extract.batch.ipynb #d86d9670
 @dataclass(frozen=True)

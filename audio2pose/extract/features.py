@@ -32,7 +32,7 @@ from ..core import InputError, atomic
 from ..data.keypoints import Keypoints, clip_names, keypoint_files, read_keypoints
 from .batch import Job, Outcome, Report, Seats, carry_out, reason_of, stamp_of, written
 from ..models.motionbert import DSTformer, encode
-from ..skeleton import COCO_17, coco_to_h36m_weights
+from ..skeleton import coco_to_h36m_weights
 
 # %% ../../nbs/52_extract.features.ipynb #c1916999
 @dataclass(frozen=True)

@@ -26,11 +26,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .. import __version__
 from ..core import InputError, atomic, data_folder, require
 from ..data.manifest import BadRow, Segment, Videos, read_segments
 from .batch import Job, Outcome, Report, Seats, carry_out, read_ledger, reason_of, stamp_of, written
-from ..landmarks import Landmarks, Storage, layouts, points_of, write_coco, write_pose
+from ..landmarks import Landmarks, Storage, points_of, write_coco, write_pose
 from ..models import openmmlab
 from ..models.rtmdet import ConvUnit, RTMDet, best_cells, detector_mean, detector_sizes, detector_std, letterboxed, load_rtmdet, normalised, overlaps, people, strides
 from ..models.rtmw3d import RTMW3D, crop_frames, cropped, load_rtmw3d, peaks, placed, pose_mean, pose_sizes, pose_std, refined, visibility

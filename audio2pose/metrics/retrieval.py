@@ -9,7 +9,7 @@ __all__ = ['ranks', 'Recall', 'recall', 'both_directions', 'beatdance_average', 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from ..core import InputError
 

@@ -11,17 +11,16 @@ __all__ = ['mmpose_names', 'random_weights', 'DSTformerConfig', 'quick', 'Linear
            'mesh_joints', 'task_model', 'load_task']
 
 # %% ../../nbs/42_models.motionbert.ipynb #3ea49452
-import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..core import InputError, atomic

@@ -8,17 +8,15 @@ __all__ = ['LIMBS', 'ANGLES', 'mpjpe', 'scaled_mpjpe', 'velocity_loss', 'limbs',
            'hidden', 'corrupted', 'contrastive_loss', 'varied', 'rotation_angles', 'mesh_loss']
 
 # %% ../../nbs/47_models.motionbert_training.ipynb #aed14098
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core import InputError
-from .motionbert import ActionNet, DSTformer, Mesh, MeshRegressor, flipped
-from ..skeleton import H36M_17
+from .motionbert import Mesh, flipped
 
 # %% ../../nbs/47_models.motionbert_training.ipynb #13149cc4
 def mpjpe(

@@ -17,8 +17,6 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from ..core import InputError
-
 # %% ../../nbs/46_models.retrieval.ipynb #3f0f2e03
 def stops(
     keypoints:Float[np.ndarray, "T K C"], # x, y and more, without gaps
