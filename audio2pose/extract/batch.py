@@ -8,7 +8,7 @@ __all__ = ['Work', 'engines', 'Job', 'stamp_of', 'Outcome', 'written', 'reason_o
            'here', 'share', 'leave_with_parent', 'sit', 'start_worker', 'end', 'Seat', 'serve', 'processes', 'Hand',
            'handful', 'connect', 'on_ray', 'Report', 'check_engine', 'recorder', 'carry_out']
 
-# %% ../../nbs/50_extract.batch.ipynb #b5a47722
+# %% ../../nbs/50_extract.batch.ipynb #4e63ef62
 import json
 import os
 import platform
@@ -26,13 +26,17 @@ from typing import Any
 from .. import __version__
 from ..core import InputError, claimed, require
 
-# %% ../../nbs/50_extract.batch.ipynb #d86d9670
+# %% ../../nbs/50_extract.batch.ipynb #5a620275
 @dataclass(frozen=True)
 class Job:
     "Items that belong together"
     name:str # For messages: the file they come from
-    parts:dict[str, Any] # Key of each item → what the worker must know about it; must pickle
-    stamp:str = "" # Changes when the source does: its items are then done again
+    parts:dict[str, Any] # Key of each item → what the worker must know about it; must pickle, and its `repr` says all of it
+    stamp:str = "" # Changes when the source does
+
+    def made_of(self, key:str)->str:
+        "Changes with the source, and with what is wanted of it: the item is then done again"
+        return f"{self.stamp}-{sha256(repr(self.parts[key]).encode()).hexdigest()[:8]}"
 
 # %% ../../nbs/50_extract.batch.ipynb #f6b7a790
 def stamp_of(
@@ -204,7 +208,7 @@ def settled(
     if state.outcome in ("", "error"): return state.attempts>=attempts and "error" not in retry
     return state.outcome!="made" or whole(out, state.files)
 
-# %% ../../nbs/50_extract.batch.ipynb #17025c89
+# %% ../../nbs/50_extract.batch.ipynb #17c4c980
 def left_of(
     jobs:Iterable[Job],
     states:dict[str, State],
@@ -218,12 +222,12 @@ def left_of(
     for job in jobs:
         if twice := seen.intersection(job.parts): raise InputError(f"{job.name}: two items are called {sorted(twice)[0]!r}; give each a name of its own")
         seen.update(job.parts)
-        parts = {key: part for key,part in job.parts.items() if not settled(states.get(key), made+job.stamp, out, attempts, retry)}
+        parts = {key: part for key,part in job.parts.items() if not settled(states.get(key), made+job.made_of(key), out, attempts, retry)}
         kept.update(states[key].outcome or "error" for key in job.parts if key not in parts)
         if parts: waiting.append(replace(job, parts=parts))
     return waiting, len(seen), kept
 
-# %% ../../nbs/50_extract.batch.ipynb #b02af5c7
+# %% ../../nbs/50_extract.batch.ipynb #9418f010
 class Waiting:
     "Jobs that wait, and items that are under way"
     def __init__(self, jobs:deque, ledger:Ledger, made:str, attempts:int):
@@ -237,20 +241,20 @@ class Waiting:
             job = self.jobs.popleft()
             for key in job.parts:
                 self.under_way[key] = job
-                self.ledger.write(key=key, made=self.made+job.stamp, outcome="begun", when=time.time())
+                self.ledger.write(key=key, made=self.made+job.made_of(key), outcome="begun", when=time.time())
             return job
 
     def iterate(self)->Iterator[Job]:
         while (job := self.take()) is not None: yield job
 
-# %% ../../nbs/50_extract.batch.ipynb #e8c272a4
+# %% ../../nbs/50_extract.batch.ipynb #2170a1f3
 def decide(self:Waiting,
     outcome:Outcome,
 ):
     "The line of an item that has come to an end"
     job = self.under_way.pop(outcome.key, None)
     if job is None: raise ValueError(f"the work answered for {outcome.key!r}, which it was not given or has answered before")
-    line = dict(key=outcome.key, made=self.made+job.stamp, outcome=outcome.outcome, when=time.time())
+    line = dict(key=outcome.key, made=self.made+job.made_of(outcome.key), outcome=outcome.outcome, when=time.time())
     more = dict(reason=outcome.reason, files=outcome.files) | outcome.info
     self.ledger.write(**line, **{name: value for name,value in more.items() if value not in ("", {})})
 
@@ -514,7 +518,7 @@ def check_engine(
     if engine not in engines: raise InputError(f"engine {engine!r}: choose one of {', '.join(engines)}")
     if seats.workers<1 or seats.gpus<0: raise InputError(f"{seats.workers} workers on {seats.gpus} GPUs: give at least one worker")
 
-# %% ../../nbs/50_extract.batch.ipynb #391da687
+# %% ../../nbs/50_extract.batch.ipynb #c38edc15
 @contextmanager
 def recorder(
     waiting:Waiting,
@@ -531,7 +535,7 @@ def recorder(
         try: yield waiting, record
         finally:
             with suppress(InputError): # A full disk has been told of by then
-                for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.stamp, outcome="stopped", when=time.time())
+                for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.made_of(key), outcome="stopped", when=time.time())
 
 # %% ../../nbs/50_extract.batch.ipynb #59589af0
 def carry_out(

@@ -9,9 +9,9 @@ __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'fin
            'apart', 'boxes_in', 'pairs', 'within_reach', 'settle', 'doubtful', 'clips_in', 'let_go', 'gaps', 'doubted',
            'bridged', 'settled', 'Crop', 'crops_of', 'pose', 'program_of', 'looks_of_program', 'pose_of_program',
            'crowd', 'verdict_on', 'main_person', 'landmarks_of', 'plain', 'about', 'counted', 'Extraction', 'look_once',
-           'people_in', 'process', 'finish', 'spent', 'job_of', 'jobs_of', 'tell_bad_rows', 'time_of', 'extract']
+           'people_in', 'process', 'finish', 'spent', 'jobs_of', 'tell_bad_rows', 'time_of', 'extract']
 
-# %% ../../nbs/51_extract.landmarks.ipynb #f840dc61
+# %% ../../nbs/51_extract.landmarks.ipynb #1f0726aa
 import math
 import os
 import time
@@ -855,25 +855,21 @@ def spent(self:Extraction,
 
 Extraction.spent = spent
 
-# %% ../../nbs/51_extract.landmarks.ipynb #30077a3b
-def job_of(path:Path, segments:list[Segment])->Job:
-    "A job; it changes with the file and with what is wanted of it"
-    from hashlib import sha256
-    wanted = repr([(segment.name, segment.start, segment.end, segment.box) for segment in segments])
-    return Job(str(path), {segment.name: segment for segment in segments}, f"{stamp_of(path)}-{sha256(wanted.encode()).hexdigest()[:8]}")
-
-# %% ../../nbs/51_extract.landmarks.ipynb #b23a12a3
+# %% ../../nbs/51_extract.landmarks.ipynb #fcb535d0
 def jobs_of(
     videos:Videos,
     segments:Iterable[Segment|BadRow],
 )->tuple[list[Job], list[BadRow]]:
     "A job for each video, with all its segments in order of time, and the rows that are no segments"
-    parts,bad,paths = {},[],{}
+    parts,bad,jobs = {},[],[]
     for segment in segments:
         if isinstance(segment, BadRow): bad.append(segment)
         else: parts.setdefault(segment.video, []).append(segment)
-    for name in parts: paths[name] = videos.find(name) or videos.folder/name
-    return [job_of(paths[name], sorted(group, key=lambda segment: segment.start)) for name,group in parts.items()], bad
+    for name,group in parts.items():
+        path = videos.find(name) or videos.folder/name
+        group.sort(key=lambda segment: segment.start)
+        jobs.append(Job(str(path), {segment.name: segment for segment in group}, stamp_of(path)))
+    return jobs, bad
 
 # %% ../../nbs/51_extract.landmarks.ipynb #90d4f0c4
 def tell_bad_rows(
