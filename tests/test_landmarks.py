@@ -455,13 +455,19 @@ def test_one_folder_is_held_by_one(films, tmp_path, run, yellow):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(films, tmp_path):
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_two_workers_share_the_work(films, tmp_path, monkeypatch, engine):
+    "On every engine the same numbers come out"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for name in "ab": film(films/f"{name}.mp4", walker, .2)
-    settings = Settings(detector="nano", people="largest", threshold=0, doubt=0, rate=5)
-    report,_ = extract(films, tmp_path/"out", settings, Machine(), RANDOM, engine="processes", seats=Seats(2), progress=False)
+    call = dict(settings=Settings(detector="nano", people="largest", threshold=0, doubt=0, rate=5), weights=RANDOM, progress=False)
+    report,_ = extract(films, tmp_path/"out", **call, engine=engine, seats=Seats(2))
     assert dict(report.outcomes)==dict(made=2)
     assert "the networks" in stage.time_of(tmp_path/"out", report)
-    assert len(Landmarks.load(tmp_path/"out/a.npy"))==1
+    extract(films, tmp_path/"here", **call)
+    for name in "ab": np.testing.assert_allclose(Landmarks.load(tmp_path/f"out/{name}.npy").points, Landmarks.load(tmp_path/f"here/{name}.npy").points, atol=1e-3)
+    again,_ = extract(films, tmp_path/"out", **call, engine=engine, seats=Seats(2))
+    assert again.kept["made"]==2 and not again.outcomes
 
 
 # ---- many and long
