@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['body_lines', 'hand_lines', 'face_lines', 'left_points', 'right_points', 'side_colours', 'score_colours', 'lines_of',
            'dot_colours', 'draw_strokes', 'strokes_of', 'words_mask', 'write_words', 'annotated', 'film_size',
-           'smaller', 'pictures_at', 'holder', 'detected_boxes', 'sound_cut', 'has_sound', 'check_overlay', 'doubts',
-           'encoded', 'add_sound', 'overlay']
+           'smaller', 'pictures_at', 'sound_cut', 'has_sound', 'check_overlay', 'doubts', 'encoded', 'add_sound',
+           'overlay']
 
-# %% ../nbs/75_overlay.ipynb #ed881538
+# %% ../nbs/75_overlay.ipynb #a4012bf6
 import math
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, UInt8
 
 from .core import InputError, atomic, require
 from .film import RATE, compiled, film_stream, sound_blocks
-from .landmarks import Landmarks, layouts
+from .landmarks import Landmarks, layouts, visibility
 from .video import Cut, frames, opened, probe
 
 # %% ../nbs/75_overlay.ipynb #a3536017
@@ -45,13 +45,12 @@ def lines_of(
 # %% ../nbs/75_overlay.ipynb #e6c3ee3c
 score_colours = np.array([[60, 60, 235], [40, 190, 250], [90, 220, 90]], float) # Blue, green, red; at visibility 0, 1/2 and 1
 
-# %% ../nbs/75_overlay.ipynb #b901825a
+# %% ../nbs/75_overlay.ipynb #c0d3a74b
 def dot_colours(
     scores:Float[np.ndarray, "K"], # Raw
 )->UInt8[np.ndarray, "K 3"]: # Blue, green, red
     "The colour of each point"
-    from audio2pose.models.rtmw3d import visibility
-    sure = np.nan_to_num(visibility(np.nan_to_num(scores, nan=3.)))
+    sure = visibility(np.nan_to_num(scores, nan=3.))
     return np.stack([np.interp(sure, [0, .5, 1], colour) for colour in score_colours.T], -1).astype(np.uint8)
 
 # %% ../nbs/75_overlay.ipynb #db8781ff
@@ -176,35 +175,6 @@ def pictures_at(
             yield number, frame.picture
             number += 1
 
-# %% ../nbs/75_overlay.ipynb #6bbad6f8
-def holder(
-    boxes:Float[np.ndarray, "N 4"], # Corner to corner, px
-    points:Float[np.ndarray, "K 4"], # Of one person; NaN where not seen
-)->Float[np.ndarray, "4"]: # NaN if no box has anything to do with the points
-    "The box that agrees best with the box around the points (intersection over union; a few points may lie outside)"
-    known = points[np.isfinite(points[:, :2]).all(-1), :2]
-    if not len(boxes) or not len(known): return np.full(4, np.nan)
-    low,high = np.quantile(known, [.03, .97], axis=0)
-    shared = np.clip(np.minimum(boxes[:, 2:], high)-np.maximum(boxes[:, :2], low), 0, None).prod(1)
-    agree = shared/np.maximum((boxes[:, 2:]-boxes[:, :2]).prod(1)+(high-low).prod()-shared, 1e-9)
-    return boxes[agree.argmax()].astype(float) if agree.max()>0 else np.full(4, np.nan)
-
-# %% ../nbs/75_overlay.ipynb #71f83426
-def detected_boxes(
-    video:str|os.PathLike,
-    landmarks:Landmarks, # Made from that video
-    detector, # `models.rtmdet.RTMDet`
-    threshold:float=.3, # Score of a box
-)->Float[np.ndarray, "T 4"]: # px; NaN where nobody is found
-    "Where a detector finds the person of the landmarks"
-    import torch
-    from audio2pose.models.rtmdet import detect
-    found = np.full((len(landmarks), 4), np.nan)
-    for i,picture in pictures_at(video, landmarks.times):
-        boxes,_ = detect(detector, torch.from_numpy(picture)[None].to(next(detector.parameters()).device), threshold)[0]
-        found[i] = holder(boxes, landmarks.points[i])
-    return found
-
 # %% ../nbs/75_overlay.ipynb #3b180b98
 def sound_cut(
     path:str|os.PathLike,
@@ -227,12 +197,11 @@ def has_sound(
     "Whether a video has a sound track that can be read"
     with opened(path) as (container, _): return any(stream.codec_context is not None for stream in container.streams.audio)
 
-# %% ../nbs/75_overlay.ipynb #576b04cf
+# %% ../nbs/75_overlay.ipynb #edd293e9
 def check_overlay(
     video:str|os.PathLike,
     landmarks:Landmarks,
     path:str|os.PathLike,
-    boxes:Float[np.ndarray, "T 4"]|None,
     height:int,
 ):
     "Refuse, before the work begins, what cannot become a film"
@@ -240,7 +209,6 @@ def check_overlay(
     if Path(path).resolve()==Path(video).resolve(): raise InputError(f"overlay: {path} is the video itself; give another name")
     if not len(landmarks): raise InputError("overlay: there are no frames in the landmarks")
     if not 64<=height<=4320: raise InputError(f"overlay: height must be from 64 to 4320 px, got {height}")
-    if boxes is not None and boxes.shape!=(len(landmarks), 4): raise InputError(f"overlay: boxes must be ({len(landmarks)}, 4), got {boxes.shape}")
     seen = probe(video)
     if (seen.width, seen.height)!=landmarks.size: raise InputError(f"overlay: {video} has pictures of {seen.width}x{seen.height}, the landmarks are of {landmarks.size[0]}x{landmarks.size[1]}; they belong to another video")
 
@@ -280,12 +248,11 @@ def add_sound(
         container.mux(stream.encode(part))
     container.mux(stream.encode(None))
 
-# %% ../nbs/75_overlay.ipynb #9d2c6838
+# %% ../nbs/75_overlay.ipynb #4224ff11
 def overlay(
     video:str|os.PathLike,
     landmarks:Landmarks, # Made from that video
     path:str|os.PathLike, # `.mp4` to write
-    boxes:Float[np.ndarray, "T 4"]|None=None, # Where the person was found, corner to corner, px of the video; NaN for nowhere
     height:int=720, # Of the film at most, px
     sound:bool=True, # Keep the video's sound, if it has one
     progress:bool|None=True, # Show a bar; None: only on a terminal
@@ -293,7 +260,7 @@ def overlay(
     "Film a video with its landmarks: H.264, as long as the landmarks"
     import av
     from tqdm.auto import tqdm
-    check_overlay(video, landmarks, path, boxes, height)
+    check_overlay(video, landmarks, path, height)
     size,times = film_size(landmarks.size, height),landmarks.times
     scale,made,doubt = size[1]/landmarks.size[1],0,doubts(landmarks)
     with atomic(path) as scratch, av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as container:
@@ -301,7 +268,7 @@ def overlay(
         heard = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160000) if sound and has_sound(video) else None
         for i,picture in tqdm(pictures_at(video, times), "overlay", len(times), disable=None if progress is None else not progress, unit="frame"):
             words = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}"
-            box = None if boxes is None else boxes[i]*scale
+            box = None if landmarks.boxes is None else landmarks.boxes[i]*scale
             drawn = annotated(smaller(picture, size), landmarks.points[i]*np.array([scale, scale, 1, 1]), landmarks.layout, words, box)
             if doubt: write_words(drawn, doubt, (.5, .03), max(9, size[1]//28), (40, 40, 190))
             container.mux(stream.encode(encoded(drawn, i)))

@@ -432,7 +432,7 @@ def test_features_of_landmarks_however_stored(landmark_folder, tiny, tmp_path):
 
 def test_confidence_is_the_visibility_of_the_landmarks(landmark_folder):
     from audio2pose.landmarks import Landmarks
-    from audio2pose.models.rtmw3d import visibility
+    from audio2pose.landmarks import visibility
     clip,keypoints = Landmarks.load(landmark_folder/"sub/walk-000.npy"),read_keypoints(landmark_folder/"sub/walk-000.npy")[0]
     np.testing.assert_allclose(keypoints.points[..., 2], visibility(clip.points[:, :17, 3]), atol=1e-6)
     assert np.isnan(keypoints.points[10:12]).all()

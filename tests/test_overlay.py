@@ -1,4 +1,5 @@
 """Overlay films: what is drawn, when, with which sound, and what is refused"""
+import math
 from dataclasses import replace
 
 import av
@@ -8,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from audio2pose.core import InputError
 from audio2pose.landmarks import Landmarks, layouts
-from audio2pose.overlay import annotated, draw_strokes, film_size, holder, lines_of, overlay
+from audio2pose.overlay import annotated, draw_strokes, film_size, lines_of, overlay
 
 pytest.importorskip("PIL")
 
@@ -146,7 +147,7 @@ def test_a_video_that_ends_before_its_landmarks(tmp_path):
 
 @pytest.mark.parametrize("change, said", [
     (dict(path="o.avi"), "must end in .mp4"), (dict(path="v.mp4"), "is the video itself"), (dict(video="none.mp4"), "no such video"), (dict(height=10), "from 64 to 4320"),
-    (dict(boxes=np.zeros((3, 4))), r"boxes must be \(20, 4\)"), (dict(landmarks=clip(size=(120, 160))), "belong to another video"),
+    (dict(landmarks=clip(size=(120, 160))), "belong to another video"),
     (dict(landmarks=clip(start=100.)), "no pictures from 100.00"), (dict(landmarks=clip(0)), "no frames in the landmarks")])
 def test_what_is_refused_leaves_nothing(tmp_path, change, said):
     grey(path=tmp_path/"v.mp4")
@@ -164,31 +165,20 @@ def test_an_interrupted_film_is_no_film(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()]==["v.mp4"]
 
 
-# ---- boxes
-
-def test_the_box_that_holds_the_person():
-    boxes = np.array([[0., 0, 100, 100], [10, 10, 60, 60], [200, 200, 300, 300]])
-    points = np.full((40, 4), np.nan)
-    points[:30, :2] = np.random.default_rng(0).uniform(12, 58, (30, 2))
-    points[30, :2] = 250, 250 # One point astray
-    assert (holder(boxes, points)==boxes[1]).all()
-    assert (holder(boxes, points*1.7)==boxes[0]).all()
-    assert np.isnan(holder(boxes, points+np.array([1000, 0, 0, 0]))).all()
-    assert np.isnan(holder(boxes, np.full((5, 4), np.nan))).all() and np.isnan(holder(boxes[:0], points)).all()
-
-
 @pytest.mark.slow
-def test_real_videos(shared, tmp_path):
-    "Real detector weights on a real video: the box is around the person, and the film is whole"
-    from audio2pose.models.rtmdet import load_rtmdet
-    from audio2pose.overlay import detected_boxes
+def test_real_video(shared, tmp_path):
+    "Real detector weights on a real video: the sidecar's box is around the person, and is drawn"
+    from audio2pose.extract.landmarks import Settings, extract
     video = shared("real/video/one_person.mp4")
-    detector = load_rtmdet("nano", shared("real/weights/rtmdet_nano_person_320.onnx"))
-    found = Landmarks(np.random.default_rng(0).uniform([540, 700, 0, 5], [700, 1100, 1, 6], (4, 133, 4)), np.arange(4)/10, 10, (1088, 1920), "one_person")
-    boxes = detected_boxes(video, found, detector)
-    assert np.isfinite(boxes).all() and ((boxes[:, :2]<[620, 900])&(boxes[:, 2:]>[620, 900])).all()
-    overlay(video, found, tmp_path/"o.mp4", boxes, progress=False)
-    assert pictures(tmp_path/"o.mp4")[0].shape==(720, 408, 3)
+    settings = Settings(detector="nano", people="largest", rate=2, longest=math.inf)
+    extract(video, tmp_path, settings, weights=(str(shared("real/weights/rtmdet_nano_person_320.onnx")), "random"), progress=False)
+    found = Landmarks.load(tmp_path/"one_person.npy")
+    assert np.isfinite(found.boxes).all() and (found.boxes[0, :2]<[620, 900]).all() and (found.boxes[0, 2:]>[620, 900]).all()
+    overlay(video, found, tmp_path/"o.mp4", progress=False)
+    film = pictures(tmp_path/"o.mp4")
+    assert film[0].shape==(720, 408, 3)
+    x,y = (found.boxes[0].reshape(2, 2).mean(0)*[0, .375]+found.boxes[0, :2]*[.375, 0]).round().astype(int) # The middle of the box's left side
+    assert film[0][y, x].min()>180, "a white line"
 
 
 # ---- commands

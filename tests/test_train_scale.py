@@ -59,7 +59,7 @@ def test_killed_at_ten_random_points(store, tmp_path, stream):
         process = processes().Process(target=run_it, args=(store.folder, tmp_path/"killed", config))
         process.start()
         known = len(steps) and steps[-1]
-        while process.is_alive() and kills<10: # Let it save at least once, then any moment is good
+        while process.is_alive() and kills<10: # Let it come a little further each time; any moment is good
             log = read_log(tmp_path/"killed"/"log.csv")
             if log and log[-1]["step"]>=min(known+2, 28): break
             time.sleep(.005)
@@ -69,7 +69,7 @@ def test_killed_at_ten_random_points(store, tmp_path, stream):
         process.join(300)
         if process.exitcode==0: break
         kills += 1
-        steps.append(checkpoint(tmp_path/"killed")["step"])
+        steps.append(checkpoint(tmp_path/"killed")["step"] if (tmp_path/"killed"/"checkpoint.pt").exists() else 0)
     assert kills==10 or steps[-1]>=26, (kills, steps)
     assert process.exitcode==0 and steps==sorted(steps)
     assert_same(checkpoint(tmp_path/"straight"), checkpoint(tmp_path/"killed"))

@@ -7,7 +7,7 @@ __all__ = ['used_points', 'Keypoints', 'as_points', 'sidecar', 'frame_rate', 'is
            'in_pixels', 'read_array', 'from_array', 'from_aist', 'frame_number', 'person', 'people_in', 'area',
            'choose', 'from_json', 'read_keypoints', 'keypoint_files', 'clip_names']
 
-# %% ../../nbs/25_data.keypoints.ipynb #7f0a6987
+# %% ../../nbs/25_data.keypoints.ipynb #0e8a3911
 import json
 import math
 import os
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..core import InputError
-from ..landmarks import Landmarks
+from ..landmarks import Landmarks, visibility
 from ..motion import load_pickle
 
 # %% ../../nbs/25_data.keypoints.ipynb #c7999c88
@@ -76,7 +76,7 @@ def frame_rate(
     if not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps<=0: raise InputError(f"{where}: {fps!r} frames per second; a positive number is needed")
     return float(fps)
 
-# %% ../../nbs/25_data.keypoints.ipynb #00a39c6e
+# %% ../../nbs/25_data.keypoints.ipynb #e91f4528
 def is_landmarks(
     info:dict, # A sidecar
 )->bool:
@@ -92,7 +92,7 @@ def from_landmarks(
     if landmarks.layout in ("seed", "hands"): raise InputError(f"{where}: {landmarks.points.shape[1]} points per person (layout {landmarks.layout}) without legs; make them with all 133 points (--points wholebody)")
     points = landmarks.subset("body").points[..., [0, 1, 3]].astype(float)
     seen = np.isfinite(points[..., :2]).all(-1)
-    points[..., 2] = np.where(np.isnan(points[..., 2]), 1, 1/(1+np.exp(3-points[..., 2])))
+    points[..., 2] = np.nan_to_num(visibility(points[..., 2]), nan=1.)
     points[~seen] = np.nan
     return Keypoints(points, frame_rate(fps, dict(fps=landmarks.fps), where), landmarks.name or Path(where).stem, "coco", where)
 

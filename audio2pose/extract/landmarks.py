@@ -11,7 +11,7 @@ __all__ = ['Settings', 'check_settings', 'Machine', 'device_of', 'Weights', 'fin
            'crowd', 'verdict_on', 'main_person', 'landmarks_of', 'plain', 'about', 'counted', 'Extraction', 'look_once',
            'people_in', 'process', 'finish', 'spent', 'jobs_of', 'tell_bad_rows', 'time_of', 'extract']
 
-# %% ../../nbs/51_extract.landmarks.ipynb #1f0726aa
+# %% ../../nbs/51_extract.landmarks.ipynb #c32e73c1
 import math
 import os
 import time
@@ -32,7 +32,7 @@ from .batch import Job, Outcome, Report, Seats, carry_out, read_ledger, reason_o
 from ..landmarks import Landmarks, Storage, points_of, write_coco, write_pose
 from ..models import openmmlab
 from ..models.rtmdet import ConvUnit, RTMDet, best_cells, detector_mean, detector_sizes, detector_std, letterboxed, load_rtmdet, normalised, overlaps, people, strides
-from ..models.rtmw3d import RTMW3D, crop_frames, cropped, load_rtmw3d, peaks, placed, pose_mean, pose_sizes, pose_std, refined, visibility
+from ..models.rtmw3d import RTMW3D, crop_frames, cropped, load_rtmw3d, peaks, placed, pose_mean, pose_sizes, pose_std, refined
 from ..models.weights import fetch_known, file_sha256, known_weights
 from ..video import Ahead, Cut, Video, frames, legacy_moments, moments, probe
 
@@ -219,14 +219,14 @@ class Clip:
     looked:int = 0 # Frames in which was detected
     notes:dict = field(default_factory=dict)
 
-# %% ../../nbs/51_extract.landmarks.ipynb #486e4902
+# %% ../../nbs/51_extract.landmarks.ipynb #bd8e6b15
 @dataclass(eq=False)
 class Track:
     "A person of a clip, over time"
     box:np.ndarray # Where she was last
     time:float # When that was, s
     area:float = 0. # Of all her boxes, px²
-    points:dict = field(default_factory=dict) # Number of a frame with her in it → (K, 4)
+    seen:dict = field(default_factory=dict) # Number of a frame with her in it → points (133, 4), box (4,)
 
 # %% ../../nbs/51_extract.landmarks.ipynb #8ec3b1b9
 @dataclass(eq=False)
@@ -690,29 +690,29 @@ def verdict_on(
     if not clip.tracks: return "no_person", f"nobody is in any of its {count} frames"
     return None
 
-# %% ../../nbs/51_extract.landmarks.ipynb #bb14f93a
+# %% ../../nbs/51_extract.landmarks.ipynb #92f01382
 def main_person(
     clip:Clip,
-)->dict[int, np.ndarray]: # Number of a frame → (K, 4)
-    "The points of one person"
-    if clip.crowded: return max(clip.tracks, key=lambda track: track.area).points
-    return {number: points for track in clip.tracks for number,points in track.points.items()}
+)->dict[int, tuple[np.ndarray, np.ndarray]]: # Number of a frame → points (133, 4), box (4,)
+    "Where one person was, and what was seen of her"
+    if clip.crowded: return max(clip.tracks, key=lambda track: track.area).seen
+    return {number: one for track in clip.tracks for number,one in track.seen.items()}
 
-# %% ../../nbs/51_extract.landmarks.ipynb #a7e39d15
+# %% ../../nbs/51_extract.landmarks.ipynb #458a7c6b
 def landmarks_of(
     clip:Clip,
     settings:Settings,
     about:dict, # Of the networks
 )->Landmarks:
     "A finished clip; frames without anybody are NaN"
-    points = np.full((len(clip.times), 133, 4), np.nan, np.float32)
-    for number,one in main_person(clip).items(): points[number] = one
+    points,boxes = np.full((len(clip.times), 133, 4), np.nan, np.float32),np.full((len(clip.times), 4), np.nan)
+    for number,one in main_person(clip).items(): points[number],boxes[number] = one
     video,segment = clip.video,clip.segment
     end = None if math.isinf(segment.end) else segment.end
     film = dict(fps=video.fps, seconds=video.seconds, turned=video.turn, hdr=video.hdr)
     made = dict(about, video=film, segment=dict(start=segment.start, end=end, text=segment.text), looked=clip.looked, crowded=clip.crowded, people=len(clip.tracks), **clip.notes,
                 video_frames=[round(moment*video.fps) for moment in clip.times]) # Numbers as if the rate never varied; the times are exact
-    return Landmarks(points, np.array(clip.times), clip.fps, (video.width, video.height), clip.key, source=video.path.name, made=made).subset(settings.layout)
+    return Landmarks(points, np.array(clip.times), clip.fps, (video.width, video.height), clip.key, source=video.path.name, made=made, boxes=boxes).subset(settings.layout)
 
 # %% ../../nbs/51_extract.landmarks.ipynb #761ac693
 def plain(settings:Settings)->dict:
@@ -806,7 +806,7 @@ def people_in(self:Extraction,
 
 Extraction.people_in = people_in
 
-# %% ../../nbs/51_extract.landmarks.ipynb #ddb392f4
+# %% ../../nbs/51_extract.landmarks.ipynb #40302ec9
 def process(self:Extraction,
     nets:Nets,
     bundle:Bundle,
@@ -820,13 +820,13 @@ def process(self:Extraction,
         for first in range(0, len(crops), batch):
             part = crops[first:first+batch]
             for crop,points in zip(part, halved(lambda some: list(pose(nets, some, self.settings.refine)), part)):
-                for track,number in crop.wanted: track.points[number] = points
+                for track,number in crop.wanted: track.seen[number] = points,crop.box
     except Exception as error: # Too little memory, or a mistake of ours
         for clip in clips: clip.verdict = "error", reason_of(error)
 
 Extraction.process = process
 
-# %% ../../nbs/51_extract.landmarks.ipynb #72b32ab7
+# %% ../../nbs/51_extract.landmarks.ipynb #8b2c280d
 def finish(self:Extraction,
     clip:Clip,
 )->Outcome:
@@ -835,7 +835,7 @@ def finish(self:Extraction,
     if fault: return Outcome(clip.key, *fault, info=dict(frames=len(clip.times)))
     landmarks = landmarks_of(clip, self.settings, about(self.settings, self.weights, self.machine.device))
     files = list(landmarks.save(self.out/f"{clip.key}.npy", self.settings.storage))
-    for kind,writer in (("coco", write_coco), ("pose", lambda *args: write_pose(*args, visibility))):
+    for kind,writer in (("coco", write_coco), ("pose", write_pose)):
         if kind not in self.settings.also: continue
         files.append(self.out/f"{clip.key}.{dict(coco='coco.json', pose='pose')[kind]}")
         writer(landmarks, files[-1])

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['pose_input', 'pose_sizes', 'depth_range', 'camera_distance', 'pose_mean', 'pose_std', 'ScaleNorm', 'Scale',
            'GatedAttention', 'PoseHead', 'RTMW3D', 'load_rtmw3d', 'crop_frames', 'taps', 'cropped', 'peaks', 'placed',
-           'refined', 'visibility', 'poses']
+           'refined', 'poses']
 
-# %% ../../nbs/44_models.rtmw3d.ipynb #110b1dd2
+# %% ../../nbs/44_models.rtmw3d.ipynb #48352b6a
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -180,13 +179,6 @@ def refined(
         shift = torch.where(bend<0, (below-above)/(2*bend.clamp(max=-1e-9)), torch.zeros_like(bend)).clamp(-.5, .5)
         found.append(torch.where((best==middle) & (best>=0), best+shift, best.float()))
     return torch.stack(found, -1)
-
-# %% ../../nbs/44_models.rtmw3d.ipynb #36a3f873
-def visibility(
-    score:Float[np.ndarray, "*batch"], # Raw
-)->Float[np.ndarray, "*batch"]: # 0..1
-    "How sure the network is, on a scale that ends; a logistic curve through 1/2 at 3, measured on nothing"
-    return 1/(1+np.exp(3-np.asarray(score)))
 
 # %% ../../nbs/44_models.rtmw3d.ipynb #cedbe766
 pose_mean,pose_std = (123.675, 116.28, 103.53),(58.395, 57.12, 57.375) # Red, green, blue
