@@ -92,7 +92,7 @@ def test_an_answer_before_a_death_counts(out, monkeypatch):
     decide = batch.Waiting.decide
     def slowly(self, outcome):
         time.sleep(.3)
-        decide(self, outcome)
+        return decide(self, outcome)
     monkeypatch.setattr(batch.Waiting, "decide", slowly)
     items = {"first": "dies after", "second": .01, "third": "dies after", "fourth": .01}
     report = carry_out([Job("film", items)], worker(out), out, {}, "processes", Seats(1), progress=False)

@@ -247,38 +247,38 @@ class Waiting:
     def iterate(self)->Iterator[Job]:
         while (job := self.take()) is not None: yield job
 
-# %% ../../nbs/50_extract.batch.ipynb #2170a1f3
+# %% ../../nbs/50_extract.batch.ipynb #dcd8f666
 def decide(self:Waiting,
     outcome:Outcome,
-):
-    "The line of an item that has come to an end"
+)->Outcome: # The same
+    "Write the line of an item that has come to an end"
     job = self.under_way.pop(outcome.key, None)
     if job is None: raise ValueError(f"the work answered for {outcome.key!r}, which it was not given or has answered before")
     line = dict(key=outcome.key, made=self.made+job.made_of(outcome.key), outcome=outcome.outcome, when=time.time())
     more = dict(reason=outcome.reason, files=outcome.files) | outcome.info
     self.ledger.write(**line, **{name: value for name,value in more.items() if value not in ("", {})})
+    return outcome
 
 Waiting.decide = decide
 
-# %% ../../nbs/50_extract.batch.ipynb #4817e175
+# %% ../../nbs/50_extract.batch.ipynb #dd393a30
 def give_back(self:Waiting,
     jobs:Iterable[Job], # That a worker had when it died
     reason:str,
-    answered:set[str]=frozenset(), # Items it had answered for; their outcomes may not have been written yet
 )->list[Outcome]: # For items that have had their attempts
     "Queue the undecided items of a dead worker again"
     lost = []
     with self.lock:
         for job in jobs:
             for key,part in job.parts.items():
-                if key in answered or self.under_way.get(key) is not job: continue
+                if self.under_way.get(key) is not job: continue # Decided
                 if self.ledger.states[key].attempts>=self.attempts: lost.append(Outcome(key, "error", reason))
                 else: self.jobs.append(replace(job, parts={key: part}))
     return lost
 
 Waiting.give_back = give_back
 
-# %% ../../nbs/50_extract.batch.ipynb #1dd3bd24
+# %% ../../nbs/50_extract.batch.ipynb #62980e81
 @dataclass(frozen=True)
 class Seats:
     "How many workers, and what each may use"
@@ -291,7 +291,7 @@ def here(
     seats:Seats, # Ignored: there is one
 )->Iterator[Outcome]:
     "In this process"
-    yield from work(waiting.iterate())
+    for outcome in work(waiting.iterate()): yield waiting.decide(outcome)
 
 # %% ../../nbs/50_extract.batch.ipynb #c5ff2b3d
 def share(
@@ -359,7 +359,7 @@ def end(
     process.join(patience)
     if process.is_alive(): process.kill()
 
-# %% ../../nbs/50_extract.batch.ipynb #9eaa8c28
+# %% ../../nbs/50_extract.batch.ipynb #4e289ffa
 @dataclass
 class Seat:
     "A place for a worker, filled again when it dies"
@@ -370,26 +370,22 @@ class Seat:
     process:Any = None
     left:bool = False # No worker will be started any more
     jobs:list[Job] = field(default_factory=list) # Handed to the present worker
-    answered:set[str] = field(default_factory=set) # Items that it has answered for
     asked:bool = False # It came as far as asking for a job
 
     def attend(self):
         "Answer one worker until it is done or dead"
-        self.jobs,self.answered,self.asked = [],set(),False
+        self.jobs,self.asked = [],False
         self.process,pipe = start_worker(self.environment)
         pipe.send(self.work)
         while (message := pipe.recv())!="done":
-            if message!="next":
-                self.ended.put(message)
-                if isinstance(message, Exception): return
-                self.answered.add(message.key)
-                continue
-            self.asked = True
-            job = None if self.left else self.waiting.take()
-            if job is not None: self.jobs.append(job)
-            pipe.send(job)
+            if isinstance(message, Exception): return self.ended.put(message)
+            if message=="next":
+                self.asked,job = True,None if self.left else self.waiting.take()
+                if job is not None: self.jobs.append(job)
+                pipe.send(job)
+            else: self.ended.put(self.waiting.decide(message)) # In the ledger before the next item begins
 
-# %% ../../nbs/50_extract.batch.ipynb #90246dd7
+# %% ../../nbs/50_extract.batch.ipynb #c0deca34
 def serve(self:Seat):
     "Keep the seat filled while jobs wait"
     try:
@@ -399,7 +395,7 @@ def serve(self:Seat):
                 self.process.join(10)
                 if self.left: return
                 if not self.asked: raise RuntimeError(f"a worker died before its first job (exit code {self.process.exitcode}); what did it say on stderr?") from None
-                for outcome in self.waiting.give_back(self.jobs, f"its worker died (exit code {self.process.exitcode}); out of memory?", self.answered): self.ended.put(outcome)
+                for outcome in self.waiting.give_back(self.jobs, f"its worker died (exit code {self.process.exitcode}); out of memory?"): self.ended.put(self.waiting.decide(outcome))
     except Exception as error: self.ended.put(error) # To be raised where somebody sees it
     finally: self.ended.put(None)
 
@@ -461,7 +457,7 @@ def connect(
                  log_to_driver=False, logging_level="ERROR")
     return ray, alone
 
-# %% ../../nbs/50_extract.batch.ipynb #27a23143
+# %% ../../nbs/50_extract.batch.ipynb #e0c318ef
 def on_ray(
     waiting:Waiting,
     work:Work,
@@ -481,14 +477,14 @@ def on_ray(
         while running:
             (stream,),_ = ray.wait(list(running), num_returns=1, fetch_local=False)
             worker,jobs = running[stream]
-            try: yield ray.get(next(stream))
+            try: yield waiting.decide(ray.get(next(stream)))
             except StopIteration:
                 del running[stream]
                 send(worker)
             except ray.exceptions.RayTaskError as error: raise error.cause from None
             except ray.exceptions.RayError as error:
                 del running[stream]
-                yield from waiting.give_back(jobs, f"its worker died ({type(error).__name__}): {reason_of(error)[-300:]}")
+                for outcome in waiting.give_back(jobs, f"its worker died ({type(error).__name__}): {reason_of(error)[-300:]}"): yield waiting.decide(outcome)
                 if waiting.jobs: send(hand.remote(work))
     finally:
         for worker,_ in running.values(): ray.kill(worker)
@@ -518,24 +514,23 @@ def check_engine(
     if engine not in engines: raise InputError(f"engine {engine!r}: choose one of {', '.join(engines)}")
     if seats.workers<1 or seats.gpus<0: raise InputError(f"{seats.workers} workers on {seats.gpus} GPUs: give at least one worker")
 
-# %% ../../nbs/50_extract.batch.ipynb #c38edc15
+# %% ../../nbs/50_extract.batch.ipynb #15690137
 @contextmanager
 def recorder(
     waiting:Waiting,
     report:Report,
     progress:bool|None=None,
 )->Iterator[tuple[Waiting, Callable[[Outcome], None]]]:
-    "Write and count outcomes; at the end, what is still under way was stopped, which is no attempt of its own"
+    "Count outcomes; at the end, what is still under way was stopped, which is no attempt of its own"
     from tqdm.auto import tqdm
     with tqdm(total=report.items, initial=report.kept.total(), unit="item", disable=None if progress is None else not progress, leave=False) as bar:
         def record(outcome):
-            waiting.decide(outcome)
             report.outcomes[outcome.outcome] += 1
             bar.update()
         try: yield waiting, record
         finally:
             with suppress(InputError): # A full disk has been told of by then
-                for key,job in waiting.under_way.items(): waiting.ledger.write(key=key, made=waiting.made+job.made_of(key), outcome="stopped", when=time.time())
+                for key,job in list(waiting.under_way.items()): waiting.ledger.write(key=key, made=waiting.made+job.made_of(key), outcome="stopped", when=time.time())
 
 # %% ../../nbs/50_extract.batch.ipynb #59589af0
 def carry_out(
