@@ -38,7 +38,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={s['min_python']}",
     packages=find_packages(include=["audio2pose", "audio2pose.*"]),
-    package_data={"audio2pose": ["assets/*", "assets/*/*"]},
+    package_data={"audio2pose": ["assets/*", "assets/*/*", "assets/*/*/*"]},
     install_requires=shlex.split(s["requirements"]),
     extras_require=extras,
     entry_points={

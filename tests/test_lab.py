@@ -294,6 +294,7 @@ def test_the_tour_runs_to_its_end(browser, server):
             wait_idle(page, 300_000)
         page.keyboard.press("Control+s")
         page.wait_for_timeout(3000)
+        assert page.locator(".Toastify__toast").count()==0, "nothing is asked before the tour is seen, of news for instance"
     saved = json.loads((server[1]/"tour.ipynb").read_text())
     outputs = [output for cell in saved["cells"] for output in cell.get("outputs", [])]
     assert all(cell["execution_count"] for cell in saved["cells"] if cell["cell_type"]=="code" and cell["source"])
