@@ -89,13 +89,14 @@ def body_data(
 # %% ../nbs/71_player.ipynb #902d7918
 MP3_RATE,MP3_BITS = 44_100,160_000 # Hz, bits per second
 
-# %% ../nbs/71_player.ipynb #720c263d
+# %% ../nbs/71_player.ipynb #be316a7d
 def song_frames(
     song, # Open `av` container
+    layout:str="stereo", # or "mono"
 ):
-    "Stereo sound of the first audio stream at 44.1 kHz, in `av` frames that start at the container's zero"
+    "Sound of the first audio stream at 44.1 kHz, in `av` frames that start at the container's zero"
     import av
-    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=MP3_RATE)
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=MP3_RATE)
     late = None
     for frame in song.decode(audio=0):
         if late is None: late = round(((frame.time or 0.)-(song.start_time or 0)/1e6)*MP3_RATE)
@@ -105,19 +106,20 @@ def song_frames(
             if late>0: sound,late = np.pad(sound, ((0, 0), (late, 0))),0
             cut = min(-late, sound.shape[1])
             sound,late = sound[:, cut:],late+cut
-            if sound.shape[1]: yield av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout="stereo")
+            if sound.shape[1]: yield av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout=layout)
 
-# %% ../nbs/71_player.ipynb #6cae6701
+# %% ../nbs/71_player.ipynb #8bf5fd72
 def encode_mp3(
-    frames, # Iterable of `av` audio frames, stereo, 44.1 kHz
-    bits:int=MP3_BITS, # Per second
+    frames, # Iterable of `av` audio frames, 44.1 kHz
+    bits:int=MP3_BITS, # Per second, for two channels
+    layout:str="stereo", # Of the frames; one channel takes half the bits and half the time
 )->tuple[bytes, float]: # The file, and its length, s
-    "Stereo MP3 of constant bit rate, in which a browser can seek exactly"
+    "MP3 of constant bit rate, in which a browser can seek exactly"
     import av
     file,count = io.BytesIO(),0
     with av.open(file, "w", format="mp3") as out:
         pains = {} if bits>=MP3_BITS else dict(compression_level="7") # Whoever asks for few bits is in a hurry
-        stream = out.add_stream("libmp3lame", rate=MP3_RATE, layout="stereo", format="fltp", bit_rate=bits, options=pains)
+        stream = out.add_stream("libmp3lame", rate=MP3_RATE, layout=layout, format="fltp", bit_rate=bits//2 if layout=="mono" else bits, options=pains)
         for frame in frames:
             frame.sample_rate,frame.pts = MP3_RATE,count
             count += frame.samples
@@ -125,7 +127,7 @@ def encode_mp3(
         out.mux(stream.encode(None))
     return file.getvalue(), count/MP3_RATE
 
-# %% ../nbs/71_player.ipynb #7a4ce22e
+# %% ../nbs/71_player.ipynb #44113d35
 def sound_data(
     path:str|os.PathLike, # Any audio or video file
     bits:int=MP3_BITS, # Per second
@@ -136,7 +138,8 @@ def sound_data(
     try:
         with av.open(str(path), metadata_errors="ignore") as song:
             if not song.streams.audio: raise InputError(f"{path}: there is no sound in it; give a file with an audio track")
-            data,seconds = encode_mp3(song_frames(song), bits)
+            layout = "mono" if song.streams.audio[0].layout.nb_channels==1 else "stereo"
+            data,seconds = encode_mp3(song_frames(song, layout), bits, layout)
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{path}: its sound cannot be read ({error.strerror or error}); copy it again, or convert it to WAV") from None
     if not seconds: raise InputError(f"{path}: there is no sound in it; give a file with an audio track")
