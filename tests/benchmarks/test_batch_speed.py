@@ -12,11 +12,6 @@ from audio2pose.extract.batch import Job, Outcome, carry_out, written
 pytestmark = pytest.mark.benchmark
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 def test_ten_thousand_items(tmp_path):
     "500 films of 20 segments, a file each"
     out,first = tmp_path/"out",[]

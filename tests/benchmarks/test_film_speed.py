@@ -15,11 +15,6 @@ import soundfile
 pytestmark = pytest.mark.benchmark
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 def dance(frames):
     "Every joint moves, no two frames are alike"
     from audio2pose.motion import Motion

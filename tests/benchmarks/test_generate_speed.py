@@ -13,11 +13,6 @@ from audio2pose.models.fact import FACT, FACTConfig
 pytestmark = pytest.mark.benchmark
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 def paper_model():
     "Paper-size FACT whose outputs are of the size of motion features and react to their input"
     torch.manual_seed(0)

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.benchmark
 BOX = np.array([[400., 100, 700, 650]], np.float32)
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     path = tmp_path_factory.mktemp("film")/"film.mp4"

@@ -15,11 +15,6 @@ from audio2pose.models.motionbert import MLP, Attention, DSTformer, flops
 pytestmark = pytest.mark.benchmark
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 # ---- what a textbook would write, with the same weights
 
 def explicit(q, k, v):

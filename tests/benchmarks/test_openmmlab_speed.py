@@ -14,7 +14,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from test_landmarks_speed import BOX, clocked, film, our_stage, only_when_asked  # noqa: F401
+from test_landmarks_speed import BOX, clocked, film, our_stage  # noqa: F401
 from test_openmmlab import mmdet, mmpose, rtmpose3d  # noqa: F401
 
 from audio2pose.extract.landmarks import Machine, Settings, Weights, load_nets, seeded

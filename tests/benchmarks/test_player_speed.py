@@ -13,11 +13,6 @@ from audio2pose.motion import Motion
 pytestmark = pytest.mark.benchmark
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = "--headless --no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --autoplay-policy=no-user-gesture-required".split()
 

@@ -13,11 +13,6 @@ pytestmark = pytest.mark.benchmark
 COMMAND = Path(sys.executable).with_name("audio2pose")
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 def seconds(*words, **options):
     "How long a command takes; it must succeed"
     begun = perf_counter()

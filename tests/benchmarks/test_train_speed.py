@@ -23,11 +23,6 @@ BATCH = 4
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    if "benchmark" not in (request.config.option.markexpr or ""): pytest.skip("a benchmark: run it with -m benchmark")
-
-
 def explicit(q, k, v, attn_mask=None, scale=1.):
     "Attention as it stands in the books"
     return (q@k.mT*scale).softmax(-1)@v
