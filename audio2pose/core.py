@@ -79,7 +79,7 @@ def claimed(
     file:str=".lock", # In it, which is locked
     patience:float=0., # How long to wait for another process, s
 ):
-    "Hold a folder, or say who does"
+    "Hold a folder, or say who does; what a killed process left half-written below it is swept out"
     import fcntl
     folder,begun = Path(folder),time.monotonic()
     try:

@@ -68,9 +68,9 @@ def execute(notebook, workshop, threads):
 
 @pytest.fixture(scope="module")
 def executions(request, workshop):
-    "The notebooks that are to be tested, as many at a time as there are processors"
+    "The notebooks that are to be tested, as many at a time as there are processors, and four at most"
     wanted = [item.callspec.params["notebook"] for item in request.session.items if item.function is test_runs]
-    at_once = min(len(wanted), os.cpu_count() or 1)
+    at_once = min(len(wanted), os.cpu_count() or 1, 4)
     with ThreadPoolExecutor(at_once) as pool:
         yield {notebook: pool.submit(execute, notebook, workshop, (os.cpu_count() or 1)//at_once) for notebook in wanted}
         pool.shutdown(cancel_futures=True)
