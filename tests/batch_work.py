@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from audio2pose.core import atomic
-from audio2pose.extract.batch import Each, Outcome, written
+from audio2pose.engine.workers import Each, Outcome, written
 
 
 class Writes:

@@ -14,8 +14,8 @@ import pytest
 from batch_work import worker
 
 from audio2pose.core import InputError
-from audio2pose.extract import batch
-from audio2pose.extract.batch import Job, Outcome, Seats, carry_out, read_ledger
+from audio2pose.engine import workers as batch
+from audio2pose.engine.workers import Job, Outcome, Seats, carry_out, read_ledger
 
 HERE = Path(__file__).parent
 
@@ -117,7 +117,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from batch_work import worker
-from audio2pose.extract.batch import Job, Seats, carry_out
+from audio2pose.engine.workers import Job, Seats, carry_out
 items = {items!r}
 if __name__=="__main__":
     report = carry_out([Job(key, {{key: what}}) for key,what in items.items()], worker({out!r}), {out!r}, {{}}, {engine!r}, Seats(2), progress=False)
@@ -318,7 +318,7 @@ def test_ten_thousand_items_in_flat_memory(tmp_path):
     code = f"""
 import sys, tracemalloc
 sys.path.insert(0, {str(HERE)!r})
-from audio2pose.extract.batch import Job, Outcome, carry_out
+from audio2pose.engine.workers import Job, Outcome, carry_out
 def work(jobs):
     for job in jobs:
         for key in job.parts: yield Outcome(key, "made", info=dict(notes="x"*2000))

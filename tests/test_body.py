@@ -4,7 +4,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from audio2pose.body import bone_transforms, build_body, load_body, regions, skin
+from audio2pose.body.skin import bone_transforms, build_body, load_body, regions, skin
 from audio2pose.core import asset
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24, rest_positions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from audio2pose import export
+from audio2pose.show import export
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24

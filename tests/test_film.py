@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio2pose import film
-from audio2pose.body import load_body, skin
+from audio2pose.show import film
+from audio2pose.body.skin import load_body, skin
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from audio2pose.core import InputError
 from audio2pose.data.synthetic import sequence
-from audio2pose.film import Camera
-from audio2pose.ik import (Fitting, Markers, bridged, calmed, filmed_landmarks, fit_landmarks, fit_points, joint_markers, landmark_markers, markers_of,
+from audio2pose.show.film import Camera
+from audio2pose.body.ik import (Fitting, Markers, bridged, calmed, filmed_landmarks, fit_landmarks, fit_points, joint_markers, landmark_markers, markers_of,
                            shortest_turn, to_body, to_motion, usual_turn)
 from audio2pose.landmarks import Landmarks
 from audio2pose.metrics.contact import contact_summary

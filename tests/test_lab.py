@@ -23,7 +23,7 @@ FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 PREPARE = """
 import numpy as np
-from audio2pose.player import Dancer
+from audio2pose.show.player import Dancer
 from audio2pose.motion import Motion
 def swaying(seconds):
     time = np.arange(round(60*seconds))/60
@@ -219,7 +219,7 @@ def test_ten_minutes(browser, server):
 @pytest.mark.timeout(240)
 def test_a_song_is_dropped_and_one_is_recorded(browser, server, tmp_path):
     import soundfile
-    cells = PREPARE,"from audio2pose.widget import dance_floor\nfrom audio2pose import audio\nheard = []\ndef dance(path):\n    y, sr = audio.load(path)\n    heard.append(len(y)/sr)\n    return swaying(len(y)/sr)\nfloor = dance_floor(dance, swaying(2))\nfloor","0"
+    cells = PREPARE,"from audio2pose.show.widget import dance_floor\nfrom audio2pose import audio\nheard = []\ndef dance(path):\n    y, sr = audio.load(path)\n    heard.append(len(y)/sr)\n    return swaying(len(y)/sr)\nfloor = dance_floor(dance, swaying(2))\nfloor","0"
     soundfile.write(tmp_path/"clap.wav", .3*np.random.default_rng(0).standard_normal((66_150, 2)), 22_050, subtype="FLOAT")
     (tmp_path/"letter.mp3").write_text("no song")
     with opened(browser, server, notebook(server, "floor.ipynb", *cells), permissions=["microphone"]) as page:
@@ -262,7 +262,7 @@ def test_the_first_frame_comes_soon_after_the_cell(browser, server, record_prope
 @pytest.mark.timeout(240)
 def test_a_saved_notebook_opened_by_others(browser, server):
     "With a kernel that knows nothing of us, and nothing run: a picture or a sentence in every cell"
-    cells = PREPARE,"one = Dancer(swaying(2), tone(2))\none","from audio2pose.widget import explorer\nfrom audio2pose.plot import joint_speeds\nexplorer(Dancer(swaying(3)), joint_speeds(swaying(3)))"
+    cells = PREPARE,"one = Dancer(swaying(2), tone(2))\none","from audio2pose.show.widget import explorer\nfrom audio2pose.show.plot import joint_speeds\nexplorer(Dancer(swaying(3)), joint_speeds(swaying(3)))"
     with opened(browser, server, notebook(server, "saved.ipynb", *cells)) as page:
         run_all(page, 3)
         player(page)

@@ -22,7 +22,7 @@ from audio2pose.commands.base import ask
 from audio2pose.core import InputError, claimed
 from audio2pose.data.manifest import BadRow, Segment, Videos, fault_in, read_segments, read_table
 from audio2pose.extract import landmarks as stage
-from audio2pose.extract.batch import Seats, read_ledger
+from audio2pose.engine.workers import Seats, read_ledger
 from audio2pose.extract.landmarks import Machine, Settings, extract
 from audio2pose.landmarks import Landmarks, Storage
 from audio2pose.models import rtmdet, rtmw3d

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-number = {nb.stem.split("_", 1)[1]: int(nb.name[:2]) for nb in sorted(ROOT.glob("nbs/[0-9][0-9]_*.ipynb"))}
+number = {nb.stem.split("_", 1)[1]: int(nb.name[:3]) for nb in sorted(ROOT.glob("nbs/[0-9][0-9][0-9]_*.ipynb"))}
 BY_HAND = {"__init__.py", "_modidx.py"} # Not made from a notebook
 
 

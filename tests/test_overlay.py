@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from audio2pose.core import InputError
 from audio2pose.landmarks import Landmarks, layouts
-from audio2pose.overlay import annotated, draw_strokes, film_size, lines_of, overlay
+from audio2pose.show.overlay import annotated, draw_strokes, film_size, lines_of, overlay
 
 pytest.importorskip("PIL")
 
@@ -158,7 +158,7 @@ def test_what_is_refused_leaves_nothing(tmp_path, change, said):
 
 
 def test_an_interrupted_film_is_no_film(tmp_path, monkeypatch):
-    import audio2pose.overlay as module
+    import audio2pose.show.overlay as module
     def stop(*_): raise KeyboardInterrupt
     monkeypatch.setattr(module, "encoded", stop)
     with pytest.raises(KeyboardInterrupt): overlay(grey(path=tmp_path/"v.mp4"), clip(), tmp_path/"o.mp4", progress=False)
@@ -187,7 +187,7 @@ def test_commands(tmp_path):
     "A folder of landmarks becomes films and motions; what cannot is said in a sentence, without a traceback, and stops nothing else"
     from audio2pose.cli import app
     from audio2pose.commands.base import ask
-    from audio2pose.ik import filmed_landmarks
+    from audio2pose.body.ik import filmed_landmarks
     from audio2pose.motion import Motion
     still = Motion(np.zeros((20, 24, 3)), np.tile([0, .98, 0.], (20, 1)), 25)
     good = replace(filmed_landmarks(still, size=(160, 120), focal=160., name="good"), source="v.mp4")

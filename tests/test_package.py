@@ -63,7 +63,7 @@ def test_imported_from_elsewhere(elsewhere):
     modules = [str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in (ROOT/"audio2pose").rglob("*.py") if path.stem!="__init__"]
     code = f"import audio2pose, importlib; [importlib.import_module(name) for name in {modules}]; print(audio2pose.__file__)"
     assert output(sys.executable, "-c", code, **elsewhere).strip()==str(elsewhere["cwd"]/"audio2pose"/"__init__.py")
-    code = "from audio2pose.body import load_body; from audio2pose.models.fact import FACT; print(len(load_body().vertices), FACT.from_pretrained().config.audio_dim)"
+    code = "from audio2pose.body.skin import load_body; from audio2pose.models.fact import FACT; print(len(load_body().vertices), FACT.from_pretrained().config.audio_dim)"
     assert output(sys.executable, "-c", code, **elsewhere).split()[1]=="35"
 
 

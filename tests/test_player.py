@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from audio2pose import player
+from audio2pose.show import player
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
 

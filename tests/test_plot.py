@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from audio2pose import plot
+from audio2pose.show import plot
 from audio2pose.core import FPS, InputError
 from audio2pose.motion import Motion
 

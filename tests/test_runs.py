@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from audio2pose import runs
+from audio2pose.engine import runs
 from audio2pose.core import InputError
 
 ROOT = Path(__file__).parents[1]

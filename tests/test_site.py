@@ -17,7 +17,7 @@ pytest.importorskip("latex2mathml", reason='pip install "audio2pose[docs]"')
 def small(tmp_path_factory):
     "A site of some notebooks"
     home = tmp_path_factory.mktemp("site")
-    for name in ("12_motion", "31_metrics.beat", "guides/add_a_metric"):
+    for name in ("030_motion", "310_metrics.beat", "guides/add_a_metric"):
         (home/"nbs"/name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT/"nbs"/f"{name}.ipynb", home/"nbs"/f"{name}.ipynb")
     return home/"site",site.build(home/"site", home/"nbs")
@@ -25,8 +25,8 @@ def small(tmp_path_factory):
 
 def test_every_page_is_there(small):
     out,_ = small
-    assert all((out/name).is_file() for name in ("index.html", "12_motion.html", "guides/add_a_metric.html", "reference/metrics.beat.html", "search.js", "style.css"))
-    assert "12_motion.html" in (out/"index.html").read_text()
+    assert all((out/name).is_file() for name in ("index.html", "030_motion.html", "guides/add_a_metric.html", "reference/metrics.beat.html", "search.js", "style.css"))
+    assert "030_motion.html" in (out/"index.html").read_text()
 
 
 def test_only_links_to_notebooks_that_were_left_out_are_broken(small):
@@ -39,7 +39,7 @@ def test_only_links_to_notebooks_that_were_left_out_are_broken(small):
 
 def test_formulas_are_mathml_and_nothing_is_fetched(small):
     out,_ = small
-    text = (out/"31_metrics.beat.html").read_text()
+    text = (out/"310_metrics.beat.html").read_text()
     assert "<math" in text and r"\frac" not in text
     for path in out.rglob("*.html"):
         assert "<script src=\"http" not in path.read_text() and "<link rel=\"stylesheet\" href=\"http" not in path.read_text()
@@ -53,9 +53,9 @@ def test_the_reference_has_every_parameter_with_its_comment(small):
 def test_a_broken_link_is_found(small, tmp_path):
     shutil.copytree(small[0], tmp_path/"copy")
     page = tmp_path/"copy"/"index.html"
-    page.write_text(page.read_text().replace("</main>", '<a href="nowhere.html">x</a><a href="12_motion.html#nothing">y</a></main>'))
+    page.write_text(page.read_text().replace("</main>", '<a href="nowhere.html">x</a><a href="030_motion.html#nothing">y</a></main>'))
     found = site.broken_links(tmp_path/"copy")
-    assert {"index.html: nowhere.html", "index.html: 12_motion.html#nothing"}<=set(found)
+    assert {"index.html: nowhere.html", "index.html: 030_motion.html#nothing"}<=set(found)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):

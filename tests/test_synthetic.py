@@ -17,7 +17,7 @@ from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph, styles
 from audio2pose.data.synthetic import camera_ring, dance_to, keypoints_2d, keypoints_3d, project, sequence_names, split_names, synthesise
 from audio2pose.data.music import compose
-from audio2pose.footing import TOE_HEIGHT, settle
+from audio2pose.body.footing import TOE_HEIGHT, settle
 from audio2pose.metrics.beat import beat_margin, kinematic_beats
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("anywidget", reason='pip install "audio2pose[lab]"')
-from audio2pose import player, widget # noqa: E402
+from audio2pose.show import player
+from audio2pose.show import widget # noqa: E402
 from audio2pose.core import InputError # noqa: E402
 from audio2pose.motion import Motion # noqa: E402
 

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from audio2pose.extract.batch import Job, Outcome, carry_out, written
+from audio2pose.engine.workers import Job, Outcome, carry_out, written
 
 pytestmark = pytest.mark.benchmark
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from audio2pose import player
+from audio2pose.show import player
 from audio2pose.motion import Motion
 
 pytestmark = pytest.mark.benchmark
