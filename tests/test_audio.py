@@ -313,3 +313,46 @@ def test_damaged_bytes(tmp_path, suffix, place, garbage, near_start):
     path = tmp_path/f"damaged.{suffix}"
     path.write_bytes(content)
     survives(path)
+
+
+# ---- files as people have them
+
+def test_channels_that_cancel_each_other(tmp_path):
+    y = np.sin(np.arange(2*SR)/9).astype(np.float32)
+    soundfile.write(tmp_path/"antiphase.flac", np.stack([y, -y], 1)*.5, SR)
+    loaded,_ = audio.load(tmp_path/"antiphase.flac")
+    np.testing.assert_allclose(np.abs(loaded), np.abs(y)*.5, atol=1e-3)
+
+
+def test_length_not_in_the_header(tmp_path):
+    "A streamed FLAC: the 36 bits that count its samples are zero"
+    soundfile.write(tmp_path/"song.flac", np.sin(np.arange(3*SR)/9)*.5, SR)
+    data = bytearray((tmp_path/"song.flac").read_bytes())
+    data[21] &= 0xf0
+    data[22:26] = bytes(4)
+    (tmp_path/"song.flac").write_bytes(data)
+    assert len(audio.load(tmp_path/"song.flac")[0])==3*SR
+
+
+@pytest.mark.parametrize("rate", [44100, 16000])
+def test_chained_ogg(tmp_path, rate):
+    "Both streams are there, on one clock, whatever the rate of the second"
+    for name,sr in (("a", 44100), ("b", rate)): soundfile.write(tmp_path/f"{name}.ogg", np.sin(2*np.pi*220*np.arange(2*sr)/sr)*.5, sr)
+    (tmp_path/"chain.ogg").write_bytes((tmp_path/"a.ogg").read_bytes()+(tmp_path/"b.ogg").read_bytes())
+    y,_ = audio.load(tmp_path/"chain.ogg")
+    assert abs(len(y)/SR-4)<.01
+    assert abs(np.square(y[:2*SR]).mean()/np.square(y[2*SR:]).mean()-1)<.05
+
+
+@pytest.mark.parametrize("cut", [1, 100])
+def test_ogg_cut_inside_its_last_page(tmp_path, cut):
+    soundfile.write(tmp_path/"song.ogg", np.sin(np.arange(3*SR)/9)*.5, SR)
+    data = (tmp_path/"song.ogg").read_bytes()
+    (tmp_path/"song.ogg").write_bytes(data[:-cut])
+    with pytest.raises(InputError, match="breaks off"): audio.load(tmp_path/"song.ogg")
+
+
+@pytest.mark.parametrize("name,seconds", [("antiphase.flac", 12), ("unknown_length.flac", 12), ("chained.ogg", 24), ("no_end_flag.oga", 12), ("second_track_is_default.mkv", 12)])
+def test_files_that_people_reported(shared, name, seconds):
+    y,sr = audio.load(shared(f"cases/sound/{name}"))
+    assert abs(len(y)/sr-seconds)<.1
