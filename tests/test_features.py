@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from audio2pose.commands import features as command
 from audio2pose.commands.base import application, ask
-from audio2pose.core import InputError
+from audio2pose.core import InputError, LockedError, lock_folder
 from audio2pose.data.keypoints import Keypoints, from_json, keypoint_files, read_keypoints
 from audio2pose.data.synthetic import synthesise
 from audio2pose.engine.workers import read_ledger
@@ -317,11 +317,7 @@ def test_kill_and_resume(tmp_path, tree, checkpoint):
 
 
 def test_two_processes_do_not_meet(mixed, tiny, tmp_path):
-    import fcntl
-    (tmp_path/"out").mkdir()
-    with open(tmp_path/"out/.lock", "a+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="is at work there"): extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
+    with lock_folder(tmp_path/"out"), pytest.raises(LockedError, match="is at work there"): extract(mixed, tmp_path/"out", MotionBERT(tiny), AT_60)
 
 
 # ---- the command

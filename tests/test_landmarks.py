@@ -19,7 +19,7 @@ from hypothesis import given, settings, strategies
 
 from audio2pose import cli
 from audio2pose.commands.base import ask
-from audio2pose.core import InputError, claimed
+from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import BadRow, Segment, Videos, fault_in, read_segments, read_table
 from audio2pose.extract import landmarks as stage
 from audio2pose.engine.workers import Seats, read_ledger
@@ -450,7 +450,7 @@ def test_two_processes_on_one_folder_and_ctrl_c(films, tmp_path):
 
 def test_one_folder_is_held_by_one(films, tmp_path, run, yellow):
     film(films/"a.mp4", walker, .4)
-    with claimed(tmp_path/"out"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is at work there"): run(films)
+    with lock_folder(tmp_path/"out"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is at work there"): run(films)
     assert dict(run(films)[0].outcomes)==dict(made=1)
 
 

@@ -135,8 +135,8 @@ def test_record(toy, tmp_path, monkeypatch):
 
 def test_notebook_may_hold_its_own_folder(tmp_path):
     "Preparing and extracting lock the folder they write to, which is the folder of the run"
-    holding = notebook(tmp_path/"holding.ipynb", PARAMETERS, "from pathlib import Path\nfrom audio2pose.core import claimed",
-                       'with claimed(Path(out)): (Path(out)/"done.txt").write_text("yes")')
+    holding = notebook(tmp_path/"holding.ipynb", PARAMETERS, "from pathlib import Path\nfrom audio2pose.core import lock_folder",
+                       'with lock_folder(Path(out)): (Path(out)/"done.txt").write_text("yes")')
     assert (runs.run(holding, {}, tmp_path/"runs")/"done.txt").exists()
 
 

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 from ..audio import features, resample, song_frames
 from ..audio import load as load_audio
-from ..core import FPS, HOP, SR, InputError, atomic, claimed
+from ..core import FPS, HOP, SR, InputError, atomic, lock_folder
 from .aist import SOUNDS, SPLITS, checked_genre, find_sequences, nan_frames, parse_name, rate_fault, read_keypoints3d, split_names, split_of
 from ..motion import Motion
 
@@ -542,7 +542,7 @@ def prepare(
     if keypoints not in ("keypoints3d_optim", "keypoints3d"): raise InputError(f"prepare: keypoints are keypoints3d_optim or keypoints3d, got {keypoints!r}")
     seen,out,options = survey(source, genre, music, videos),Path(out),Options(tuple(stages), keypoints, overwrite)
     bar = partial(tqdm, disable=None if progress else True, leave=False)
-    with claimed(out, patience=2.): # Workers of a killed run need a second to notice
+    with lock_folder(out, timeout=2.): # Workers of a killed run need a second to notice
         check_kept(out, options)
         records,failed,made = prepare_clips(seen.clips, out, options, workers, bar)
         for record in records: seen.add(record["name"], *record["faults"])

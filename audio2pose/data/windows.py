@@ -92,7 +92,7 @@ def write_store(
     folder:str|os.PathLike, # Replaced if it exists
 )->list[str]: # Names that were left out, being shorter than a window
     "Prepare sequences for training"
-    with atomic(folder) as scratch:
+    with atomic(folder, folder=True) as scratch:
         scratch.mkdir()
         with open(scratch/"motion.npy", "wb") as motion, open(scratch/"audio.npy", "wb") as audio:
             write_header(motion, 0, 219)

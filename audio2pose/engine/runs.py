@@ -31,7 +31,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import resolve_name
 from pathlib import Path
 
-from ..core import Busy, InputError, asset, atomic, claimed, data_folder, require
+from ..core import LockedError, InputError, asset, atomic, lock_folder, data_folder, require
 
 # %% ../../nbs/760_engine.runs.ipynb #7ce74543
 def notebooks_folder()->Path:
@@ -414,7 +414,7 @@ def perform(
 )->Outcome:
     "Do a run unless it is done"
     try:
-        with claimed(plan.folder, RUN_LOCK, math.inf if wait else 0.):
+        with lock_folder(plan.folder, RUN_LOCK, math.inf if wait else 0.):
             before = read_json(plan.folder/"manifest.json")
             if before.get("status")=="done": return Outcome(plan, "kept")
             if before.get("status")=="failed" and not retry_failed: return Outcome(plan, "failed", before["reason"])
@@ -422,7 +422,7 @@ def perform(
             record["seconds"],record["attempts"] = before.get("seconds", 0.), before.get("attempts", 0)+1
             write_json(plan.folder/"manifest.json", record)
             return finish(plan, record, *clocked(execute, plan, timeout, progress))
-    except Busy as error: return Outcome(plan, "busy", str(error))
+    except LockedError as error: return Outcome(plan, "busy", str(error))
     except OSError as error: return Outcome(plan, "failed", f"{plan.name}: {error.strerror or error}; free some space there, or choose another folder with --out")
 
 # %% ../../nbs/760_engine.runs.ipynb #150203f5
@@ -546,7 +546,7 @@ def bury(
 )->Outcome:
     "Record a run whose worker died"
     reason = f"{plan.name}: {reason}; was it killed, or out of memory? --retry-failed goes on where it stopped"
-    with claimed(plan.folder, RUN_LOCK, math.inf):
+    with lock_folder(plan.folder, RUN_LOCK, math.inf):
         record = read_json(plan.folder/"manifest.json") or manifest(plan)
         if record["status"]!="done": write_json(plan.folder/"manifest.json", record | dict(status="failed", reason=reason))
     return Outcome(plan, "failed", reason)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core import InputError, claimed, require
+from ..core import InputError, lock_folder, require
 
 # %% ../../nbs/150_engine.workers.ipynb #5a620275
 @dataclass(frozen=True)
@@ -547,7 +547,7 @@ def carry_out(
     "Do what is left of `jobs`; every item ends with one line in the ledger"
     check_engine(engine, seats)
     start,out,made = time.perf_counter(),Path(out),fingerprint(settings)
-    with claimed(out), closing(Ledger(out/"ledger.jsonl")) as ledger:
+    with lock_folder(out), closing(Ledger(out/"ledger.jsonl")) as ledger:
         rest,items,kept = left_of(jobs, ledger.states, made, out, attempts, frozenset(retry))
         report = Report(items, kept=kept)
         if rest: ledger.write(session=made, settings=settings, versions=versions(), host=platform.node(), when=time.time())
