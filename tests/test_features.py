@@ -438,3 +438,10 @@ def test_landmarks_cut_off_are_refused(landmark_folder):
     path = landmark_folder/"sub/walk-000.npy"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match="cut off or changed"): read_keypoints(path)
+
+
+@pytest.mark.parametrize("name", ["alphapose_idx_list.json", "alphapose_idx_nested.json", "mmpose_inferencer.json", "frame_id.json", "openpose"])
+def test_keypoints_as_people_have_them(shared, name):
+    clip = read_keypoints(shared(f"cases/keypoints/{name}"), 30)[0]
+    assert clip.layout=="coco" and len(clip)==(5 if name=="openpose" else 60)
+    np.testing.assert_allclose(clip.points[0, 0, :2], [310.0584, 289.4316], atol=1e-3)
