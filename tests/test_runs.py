@@ -317,3 +317,8 @@ def test_run_notebooks_travel_with_the_wheel(tmp_path):
     check_report(home/"data"/"runs"/"8_report", said.stdout)
     (record,*_) = runs.collect(home/"data"/"runs", "7_ablation")
     assert record["commit"] is None
+
+
+@pytest.mark.parametrize("name,parameters", [("literal.ipynb", dict(swallow="european")), ("hash.ipynb", dict(colour="#ff0000", n=3))])
+def test_parameters_that_papermill_takes_are_taken(shared, name, parameters):
+    assert {key: entry["default"] for key,entry in runs.takes(shared(f"cases/notebooks/{name}")).items()}==parameters
