@@ -48,6 +48,28 @@ def test_wrapped_torch_files(saved, suffix):
     assert FACT.from_pretrained(saved/f"train{suffix}").config==TINY
 
 
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"state_dict": state}, lambda state: {"model_pos": state}, lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"lr": .1}},
+    lambda state: {"model": {f"module._orig_mod.{name}": tensor for name,tensor in state.items()}},
+    lambda state: {"model": {f"_orig_mod.module.{name}": tensor for name,tensor in state.items()}},
+    lambda state: {"n_averaged": torch.tensor(3)}|{f"module.{name}": tensor for name,tensor in state.items()},
+    lambda state: {"net": {"state_dict": state}}, lambda state: {"model": state, "ema": {name: tensor+1 for name,tensor in state.items()}},
+])
+def test_whatever_is_around_the_weights(saved, wrap):
+    "Keys, prefixes of DataParallel and torch.compile, averaged copies"
+    right = load_state_dict(saved/"model.safetensors")
+    torch.save(wrap(right), saved/"wrapped.pt")
+    found = load_state_dict(saved/"wrapped.pt")
+    assert found.keys()==right.keys() and all(torch.equal(found[name], right[name]) for name in right)
+
+
+def test_a_checkpoint_that_contains_itself(saved):
+    deep = {"a": torch.ones(1)}
+    for _ in range(200): deep = {"model": deep}
+    torch.save(deep, saved/"deep.pt")
+    assert list(load_state_dict(saved/"deep.pt"))==["a"]
+
+
 def test_loading_draws_no_random_numbers(saved):
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -142,23 +164,46 @@ def test_no_such_model(name, tmp_path, monkeypatch):
     with pytest.raises(InputError): FACT.from_pretrained(name)
 
 
-def test_hub(saved, monkeypatch):
-    "A hub name goes to huggingface_hub and nowhere else"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(saved, monkeypatch):
+    "The hub's side of huggingface_hub: `owner/name` has one commit; what was asked is listed"
     import huggingface_hub
     asked = []
-    def give(name, file):
-        asked.append((name, file))
+    def about(url):
+        asked.append(url)
+        return huggingface_hub.HfFileMetadata(**{name: None for name in huggingface_hub.HfFileMetadata.__dataclass_fields__}|dict(commit_hash=COMMIT, size=12_300_000))
+    def give(name, file, revision):
+        asked.append((name, file, revision))
         return str(saved/file)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", about)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", give)
-    assert FACT.from_pretrained("someone/dancer").config==TINY
-    assert asked==[("someone/dancer", "config.json"), ("someone/dancer", "model.safetensors")]
+    return asked
+
+
+@pytest.mark.parametrize("name,revision", [("someone/dancer@main", None), ("someone/dancer", "main")])
+def test_hub(hub, name, revision, capsys):
+    "All files are of the commit that was said, with its size, before anything came"
+    assert FACT.from_pretrained(name, revision=revision).config==TINY
+    assert hub[0].endswith("someone/dancer/resolve/main/model.safetensors")
+    assert hub[1:]==[("someone/dancer", "config.json", COMMIT), ("someone/dancer", "model.safetensors", COMMIT)]
+    assert f"someone/dancer (12.3 MB) from the Hugging Face hub: revision main is commit {COMMIT}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["data/modle", "someone/dancer"])
+def test_a_mistyped_path_is_not_looked_up(hub, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"{name}: no such file or folder. If a model on the Hugging Face hub is meant"): FACT.from_pretrained(name)
+    assert hub==[]
 
 
 def test_hub_without_network(monkeypatch):
     import huggingface_hub
-    def refuse(name, file): raise OSError("no network")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(InputError, match="hub does not give it"): FACT.from_pretrained("someone/dancer")
+    def refuse(url): raise OSError("no network")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    with pytest.raises(InputError, match="hub does not give it .OSError: no network"): FACT.from_pretrained("someone/dancer@main")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -185,6 +230,24 @@ def test_fetch_once(saved, server, tmp_path):
     Quiet.served = 0
     for _ in range(2): path = fetch(server, right, tmp_path/"kept")
     assert Quiet.served==1 and file_sha256(path)==right
+
+
+def test_fetch_says_what_comes(saved, server, tmp_path, capsys):
+    fetch(server, file_sha256(saved/"model.safetensors"), tmp_path/"kept")
+    said = capsys.readouterr().err
+    assert said.startswith("fetching model.safetensors (0.") and "MB) from 127.0.0.1 to " in said
+
+
+def test_the_whole_hash_is_noted_at_the_first_download(saved, server, tmp_path, capsys):
+    right = file_sha256(saved/"model.safetensors")
+    path = fetch(server, right[:8], tmp_path/"kept")
+    assert f"published is only {right[:8]}…; noted in SHA256SUMS for the next time: {right}" in capsys.readouterr().err
+    assert (tmp_path/"kept"/"SHA256SUMS").read_text()==f"{right}  model.safetensors\n"
+    fetch(server, right[:8], tmp_path/"kept")
+    assert "noted" not in capsys.readouterr().err
+    (tmp_path/"kept"/"SHA256SUMS").write_text(f"{right[:8]}{'0'*56}  model.safetensors\n") # As if another file with the same eight digits had come
+    with pytest.raises(InputError, match="not the file that came first"): fetch(server, right[:8], tmp_path/"kept")
+    assert path.is_file()
 
 
 def test_fetch_refuses_another_file(server, tmp_path):

@@ -7,13 +7,12 @@ __all__ = ['keras_names', 'FACTConfig', 'depths', 'rows', 'small', 'Linear', 'At
            'FACT', 'register_masks', 'register_statistics', 'standardise_by', 'clock_positions', 'reset_parameters',
            'beat_phase', 'hear', 'with_differences', 'decode', 'last_seen', 'tokens', 'loss', 'save_pretrained',
            'config_from_json', 'find_config', 'agreed_config', 'keras_state', 'sizes_from_state', 'config_from_sizes',
-           'read_pretrained', 'find_weights', 'download_model', 'from_pretrained']
+           'read_pretrained', 'find_weights', 'from_pretrained']
 
 # %% ../../nbs/410_models.fact.ipynb #d94da047
 import json
 import math
 import os
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from ..core import InputError, asset, atomic
 from .tensorflow import TensorBundle, find_bundle, variables
-from .weights import check_fit, fit_state_dict, load_state_dict, renamed
+from .weights import check_fit, fetch_hub, fit_state_dict, hub_name, load_state_dict, renamed
 
 # %% ../../nbs/410_models.fact.ipynb #0405c315
 @dataclass(frozen=True)
@@ -474,7 +473,8 @@ def read_pretrained(
 
 # %% ../../nbs/410_models.fact.ipynb #5f846234
 def find_weights(
-    name_or_path:str|os.PathLike|None, # Folder, file, TensorFlow prefix or hub name `owner/name`; nothing: the shipped model
+    name_or_path:str|os.PathLike|None, # Folder, file, TensorFlow prefix or hub name `owner/name@revision`; nothing: the shipped model
+    revision:str|None=None, # Of a hub name, where it is not behind an @
 )->Path: # A weights file, or the prefix of a TensorFlow checkpoint
     "Where the weights of a model lie, on this disk after this call"
     if name_or_path is None: return find_weights(asset("model"))
@@ -483,30 +483,17 @@ def find_weights(
     if bundle := find_bundle(path): return bundle
     if path.is_file(): return path
     if path.is_dir(): raise InputError(f"{path}: no model.safetensors and no TensorFlow checkpoint in this folder; save a model there with model.save_pretrained")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name_or_path)):
-        raise InputError(f"{name_or_path}: no such model file or folder, and not a hub name like owner/name")
-    return download_model(str(name_or_path))
-
-# %% ../../nbs/410_models.fact.ipynb #e5499099
-def download_model(
-    name:str, # `owner/name` on the Hugging Face hub
-)->Path: # The weights, with the configuration beside them
-    "Fetch a model from the hub, or find it in the hub's cache"
-    from huggingface_hub import hf_hub_download
-    try:
-        hf_hub_download(name, "config.json")
-        return Path(hf_hub_download(name, "model.safetensors"))
-    except (OSError, ValueError, RuntimeError) as error: # hub and network errors alike
-        raise InputError(f"{name}: no such file or folder, and the hub does not give it ({type(error).__name__}: {str(error).strip().splitlines()[0][:100]})") from None
+    return fetch_hub(*hub_name(str(name_or_path), revision), ("config.json", "model.safetensors"))
 
 # %% ../../nbs/410_models.fact.ipynb #4c07a514
 def from_pretrained(cls:type[FACT],
-    name_or_path:str|os.PathLike|None=None, # Folder, `.safetensors` or torch file, TensorFlow checkpoint (`…/ckpt-N`), or hub name; nothing: the shipped model
+    name_or_path:str|os.PathLike|None=None, # Folder, `.safetensors` or torch file, TensorFlow checkpoint (`…/ckpt-N`), or hub name (`owner/name@revision`); nothing: the shipped model
     config:FACTConfig|None=None, # Where the file does not say it, such as the heads of a TensorFlow checkpoint
     sha256:str|None=None, # Refuse weights that do not hash to this
+    revision:str|None=None, # Branch, tag or commit of a model on the hub
 )->FACT: # In evaluation mode, on the CPU
     "Load a trained model"
-    weights = find_weights(name_or_path)
+    weights = find_weights(name_or_path, revision)
     state,config = read_pretrained(weights, config, sha256)
     with torch.device("meta"): model = cls(config)
     check_fit(model, state, str(weights))
