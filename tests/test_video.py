@@ -377,3 +377,56 @@ def test_decoding_is_lazy(steady):
     source = decoded(steady)
     assert next(source).index==0
     source.close()
+
+
+# ---- as a player shows it
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("hflip,vflip", [(False, False), (True, False), (False, True)])
+def test_all_display_matrices(degrees, hflip, vflip, tmp_path):
+    "Turned by libav's rule and then mirrored, as the matrix was written"
+    if not hasattr(av.VideoStream, "set_display_rotation"): pytest.skip("this av cannot write display matrices")
+    image = np.full((48, 64, 3), 90, np.uint8)
+    image[:16, :16] = 0, 0, 255
+    with av.open(str(tmp_path/"x.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width,stream.height,stream.pix_fmt = 64,48,"yuv420p"
+        stream.set_display_rotation(degrees, hflip=hflip, vflip=vflip)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
+        container.mux(stream.encode(None))
+    expected = np.rot90(image, degrees//90)
+    if hflip: expected = expected[:, ::-1]
+    if vflip: expected = expected[::-1]
+    shown = all_of(tmp_path/"x.mp4")[0].picture
+    assert shown.shape==expected.shape
+    assert np.abs(shown.astype(int)-expected).mean()<6
+
+
+def test_front_camera(shared):
+    straight,mirrored = (all_of(shared(f"cases/video/{name}.mp4")) for name in ("upright", "hflip_matrix"))
+    assert len(straight)==len(mirrored)
+    assert np.abs(straight[3].picture.astype(int)-mirrored[3].picture).mean()<4
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    with av.open(str(tmp_path/"dv.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width,stream.height,stream.pix_fmt = 64,48,"yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "bgr24")))
+        container.mux(stream.encode(None))
+    video = probe(tmp_path/"dv.mp4")
+    assert (video.width, video.height)==(93, 48)
+    assert all_of(tmp_path/"dv.mp4")[0].picture.shape==(48, 93, 3)
+
+
+@pytest.mark.parametrize("name,fps", [("h264_b_frames.avi", 60), ("h264_b_frames_bar.avi", 25)])
+def test_times_rise_where_the_file_has_none(shared, name, fps):
+    times = [frame.time for frame in all_of(shared(f"cases/video/{name}"))]
+    np.testing.assert_allclose(times, np.arange(len(times))/fps, atol=1e-6)
+
+
+def test_the_bar_moves_on(shared):
+    "Pictures are in the order of their times: the bright bar goes one way"
+    places = [int(frame.picture.sum((0, 2)).argmax()) for frame in all_of(shared("cases/video/h264_b_frames_bar.avi"))]
+    assert (np.diff(places)>=0).mean()>.95
