@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation, Slerp
 
 from .core import FPS, InputError, atomic
@@ -48,6 +48,7 @@ class Motion:
     trans:Float[np.ndarray, "T 3"] # Root joint, m
     fps:float = FPS # Frames per second
     scaling:float = 1. # AIST++'s units per metre, kept for writing files back
+    known:Bool[np.ndarray, "24"]|None = None # Joints whose rotations the source has; None if all
 
     def __post_init__(self):
         poses,trans = np.asarray(self.poses, float),np.asarray(self.trans, float)
@@ -55,8 +56,9 @@ class Motion:
         if poses.shape[1:]!=(24, 3) or trans.shape!=(len(poses), 3):
             raise InputError(f"Motion: poses must be (T, 24, 3) and trans (T, 3), got {poses.shape} and {trans.shape}")
         if not self.fps>0: raise InputError(f"Motion: fps must be positive, got {self.fps}")
-        object.__setattr__(self, "poses", poses)
-        object.__setattr__(self, "trans", trans)
+        known = None if self.known is None else np.asarray(self.known, bool)
+        if known is not None and known.shape!=(24,): raise InputError(f"Motion: known must be (24,), one flag a joint, got {known.shape}")
+        for name,value in dict(poses=poses, trans=trans, known=known).items(): object.__setattr__(self, name, value)
 
     def __len__(self): return len(self.poses)
 
@@ -115,7 +117,8 @@ Motion.resample = resample
 # %% ../nbs/030_motion.ipynb #f8eb7030
 def mirror(self:Motion)->Motion:
     "The motion as a mirror beside the dancer shows it (`x` becomes `-x`)"
-    return replace(self, poses=self.poses[:, SMPL_24.mirror]*[1, -1, -1], trans=self.trans*[-1, 1, 1])
+    known = None if self.known is None else self.known[SMPL_24.mirror]
+    return replace(self, poses=self.poses[:, SMPL_24.mirror]*[1, -1, -1], trans=self.trans*[-1, 1, 1], known=known)
 
 Motion.mirror = mirror
 
@@ -250,7 +253,8 @@ def read_npz(
 )->Motion:
     "A motion from our own format"
     try:
-        with np.load(path, allow_pickle=False) as z: return Motion(z["poses"], z["trans"], float(fps or z["fps"]), float(z.get("scaling", 1.)))
+        with np.load(path, allow_pickle=False) as z:
+            return Motion(z["poses"], z["trans"], float(fps or z["fps"]), float(z.get("scaling", 1.)), z.get("known"))
     except InputError as error: raise InputError(f"{path}: {error}") from None
     except Exception as error: raise InputError(f"{path}: not a motion npz with poses, trans and fps ({type(error).__name__}: {error})") from None
 
@@ -259,9 +263,10 @@ def write_npz(
     motion:Motion,
     path:str|os.PathLike,
 ):
-    "Write poses, trans, fps and scaling, compressed, nothing lost"
+    "Write poses, trans, fps, scaling and, where some joints are not known, which are; compressed, nothing lost"
+    known = {} if motion.known is None else dict(known=motion.known)
     with atomic(path) as scratch:
-        np.savez_compressed(scratch, poses=motion.poses, trans=motion.trans, fps=float(motion.fps), scaling=float(motion.scaling))
+        np.savez_compressed(scratch, poses=motion.poses, trans=motion.trans, fps=float(motion.fps), scaling=float(motion.scaling), **known)
 
 # %% ../nbs/030_motion.ipynb #1ca6b1f0
 formats = {".npz": (read_npz, write_npz), ".pkl": (read_aist_pkl, write_aist_pkl)}
