@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import dance, data, evaluate, features, lab, landmarks, motion, runs, train
+from .commands import dance, data, evaluate, features, lab, landmarks, motion, runs, train, weights
 from .commands.base import answer, application, hear_stops
 from .core import InputError, asset, data_folder
 
@@ -29,6 +29,7 @@ app.command("landmarks")(landmarks.landmarks)
 app.command("motion")(motion.motion)
 app.command("overlay")(motion.overlay)
 app.command("features")(features.features)
+app.add_typer(weights.app, name="weights")
 app.command("run")(runs.run)
 app.command("lab")(lab.lab)
 

@@ -106,11 +106,11 @@ known_weights = { # Name → URL and how the SHA-256 begins
 
 # %% ../../nbs/400_models.weights.ipynb #fb4cb96c
 trained_on = { # What the publisher says of the same names
-    "motionbert_pretrained": "2D-to-3D pretraining on AMASS and Human3.6M (MotionBERT, stage 1), then Human3.6M",
+    "motionbert_pretrained": "MotionBERT's pretraining: AMASS and Human3.6M",
     "motionbert_h36m": "Human3.6M, from scratch",
     "motionbert_h36m_finetuned": "pretrained, then Human3.6M",
-    "rtmw3d_l": "Cocktail14: fourteen data sets of whole-body keypoints, two of them in 3D",
-    "rtmw3d_x": "Cocktail14: fourteen data sets of whole-body keypoints, two of them in 3D",
+    "rtmw3d_l": "Cocktail14, a mixture of fourteen data sets of whole-body keypoints",
+    "rtmw3d_x": "Cocktail14, a mixture of fourteen data sets of whole-body keypoints",
     "rtmdet_m": "people in COCO and Objects365",
     "rtmdet_nano": "people in COCO and Objects365",
 }
@@ -223,7 +223,8 @@ def load_contents(
     if sha256 and file_sha256(path)!=sha256: raise InputError(f"{path}: its SHA-256 is not {sha256[:12]}…; fetch it again")
     try: checkpoint = read_checkpoint(path)
     except Exception as error: # safetensors, zipfile, pickle and torch each raise their own kinds
-        why = "it holds something other than tensors, which may run code, so it was not loaded" if "eights_only" in str(error) else "damaged, cut off, or not a checkpoint; fetch it again"
+        with open(path, "rb") as file: pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        why = "it holds something other than tensors, which may run code, so it was not loaded" if pickled and "eights_only" in str(error) else "damaged, cut off, or not a checkpoint; fetch it again"
         raise InputError(f"{path}: {why} ({type(error).__name__}: {str(error).partition('. ')[0][:80]})") from None
     try: found = contents(checkpoint if isinstance(checkpoint, dict) else {}, averaged)
     except InputError as error: raise InputError(f"{path}: {error}") from None
