@@ -106,7 +106,7 @@ def test_bad_songs(here, capfd, tiny, write, suffix, says):
 @example("\udcff").via("byte that is no text")
 @given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=40))
 def test_any_name_makes_one_sentence(name):
-    line = base.one_line(f"{name}: no such file")
+    line = base.escape_line(f"{name}: no such file")
     assert line.isprintable() and line.encode()
     assert base.slug(name) and base.slug(base.slug(name))==base.slug(name)
     assert all(c.isalnum() or c=="-" for c in base.slug(name)) and len(base.slug(name))<=40

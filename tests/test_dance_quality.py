@@ -8,7 +8,7 @@ import pytest
 
 from audio2pose import audio
 from audio2pose.data.music import demo_track
-from audio2pose.generate import perform
+from audio2pose.generate import generate_dance
 from audio2pose.metrics.beat import beat_align, beat_margin, kinematic_beats
 from audio2pose.metrics.contact import exploded, foot_skating, foot_slides, jerk, liveliness, penetration
 from audio2pose.models.fact import FACT
@@ -48,7 +48,7 @@ def check(numbers):
 def test_real_songs(fact, shared, name, seed):
     y,sr = audio.load(shared(f"real/music/{name}.ogg"))
     features = audio.features(y, sr, frames=audio.song_frames(y, sr))
-    motion = perform(fact, features, seed)
+    motion = generate_dance(fact, features, seed)
     assert len(motion)==round(60*len(y)/sr)
     numbers = measure(features, motion)
     print(f"\n{name} seed {seed}:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()))
@@ -58,7 +58,7 @@ def test_real_songs(fact, shared, name, seed):
 def test_the_demo_track(fact):
     song = demo_track()
     features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
-    numbers = measure(features, perform(fact, features))
+    numbers = measure(features, generate_dance(fact, features))
     print("\ndemo:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()))
     assert numbers["margin"]>=.08 and not numbers["exploded"] and numbers["skating"]<.05 and numbers["depth"]<=.03
 
@@ -67,7 +67,7 @@ def test_no_self_repeating_loop(fact):
     "No stretch of 8 s of a dance comes again within 3 degrees"
     song = demo_track()
     features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
-    poses = perform(fact, np.concatenate([features]*2)).poses.reshape(-1, 72)
+    poses = generate_dance(fact, np.concatenate([features]*2)).poses.reshape(-1, 72)
     window = 480
     for lag in range(window, len(poses)-window, 15):
         apart = np.abs(poses[lag:]-poses[:-lag]).max(1)
@@ -78,7 +78,7 @@ def test_phrases_differ(fact):
     "Stretches of 8 s are about different places: mean poses are further apart than those of a dance that goes round in one movement (5 cm)"
     song = demo_track()
     features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
-    positions = perform(fact, np.concatenate([features]*2)).positions()
+    positions = generate_dance(fact, np.concatenate([features]*2)).positions()
     body = positions-positions[:, :1]
     means = np.stack([body[start:start+480].mean(0) for start in range(0, len(body)-479, 480)])
     apart = np.linalg.norm(means[:, None]-means[None], axis=-1).mean(-1)[np.triu_indices(len(means), 1)].mean()

@@ -10,9 +10,9 @@ from audio2pose.cli import run as command
 from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph
 from audio2pose.data.music import compose
-from audio2pose.evaluate import (Described, Joints, ablation_tables, axis_complaint, beat_scores, bootstrap, clips_of, complaint, describe, evaluate, gaussian,
-                                 gaussian_distance, load_beats, load_clips, nearest_clip, noise_floor, pool_of, protocols, published, published_rows, repeat_seed,
-                                 rows_of, scores, scored_part, song_of, wrong_music)
+from audio2pose.evaluate import (ClipStatistics, JointPositions, ablation_tables, axis_error, beat_scores, bootstrap, validated_clips, validation_error, clip_statistics, evaluate, gaussian,
+                                 gaussian_distance, load_beats, load_clips, nearest_clip, noise_floor, fit_pool, protocols, published_table, published_rows, repeat_seed,
+                                 table_rows, score_row, scored_frames, find_song, swapped_music)
 from audio2pose.metrics.beat import kinematic_beats
 from audio2pose.metrics.motion import geometric_features, kinetic_features, zero_start
 from audio2pose.motion import Motion
@@ -53,7 +53,7 @@ def clip(request, golden):
 
 def test_features_of_the_protocols(clip):
     positions = clip["positions"]
-    world,zero = describe({"a": positions}, MINT),describe({"a": positions}, BAILANDO, generated=True)
+    world,zero = clip_statistics({"a": positions}, MINT),clip_statistics({"a": positions}, BAILANDO, generated=True)
     np.testing.assert_allclose(world.features["k"][0], clip["kinetic"], rtol=1e-5)
     np.testing.assert_allclose(world.features["g"][0], clip["geo_fixed"], atol=1e-7)
     np.testing.assert_allclose(world.features["g_paper"][0], clip["geo_first_release"], atol=1e-7)
@@ -72,15 +72,15 @@ def test_beats_of_the_protocols(clip):
 def test_distances_of_the_protocols(golden, name):
     numbers = golden("metrics")
     real,generated = numbers[f"set/{name}/real"],numbers[f"set/{name}/gen"].astype(float)
-    pool = pool_of(real)
+    pool = fit_pool(real)
     assert gaussian_distance(pool.shape, gaussian(pool.standardised(generated)))==pytest.approx(SCORES["sets"][name]["bailando_fid_f8"], rel=1e-6, abs=1e-5)
 
 
 def test_which_frames():
     ramp = np.arange(1500.)[:, None, None]*np.ones((1, 24, 3))
-    assert scored_part(ramp, MINT, MINT.skip)[0, 0, 0]==120 and len(scored_part(ramp, MINT, MINT.skip))==1380
-    assert scored_part(ramp, BAILANDO, 0.)[-1, 0, 0]==1199 and len(scored_part(ramp+7, BAILANDO, 0.))==1200
-    assert scored_part(ramp+7, BAILANDO, 0.)[0, 0, 0]==0 and scored_part(ramp+7, MINT, 0.)[0, 0, 0]==7
+    assert scored_frames(ramp, MINT, MINT.skip)[0, 0, 0]==120 and len(scored_frames(ramp, MINT, MINT.skip))==1380
+    assert scored_frames(ramp, BAILANDO, 0.)[-1, 0, 0]==1199 and len(scored_frames(ramp+7, BAILANDO, 0.))==1200
+    assert scored_frames(ramp+7, BAILANDO, 0.)[0, 0, 0]==0 and scored_frames(ramp+7, MINT, 0.)[0, 0, 0]==7
 
 
 def test_the_cut_makes_no_beat(real):
@@ -108,7 +108,7 @@ place = st.tuples(*[st.floats(-3, 3)]*3)
 def test_where_the_dance_begins(real, made, shift):
     "Nothing to bailando, almost everything to mint"
     moved = {name: Motion(m.poses, m.trans+np.array(shift)) for name,m in made.items()}
-    for name,m in made.items(): np.testing.assert_allclose(describe({name: m.positions()}, BAILANDO, generated=True).features["k"], describe({name: moved[name].positions()}, BAILANDO, generated=True).features["k"], rtol=1e-3, atol=1e-3)
+    for name,m in made.items(): np.testing.assert_allclose(clip_statistics({name: m.positions()}, BAILANDO, generated=True).features["k"], clip_statistics({name: moved[name].positions()}, BAILANDO, generated=True).features["k"], rtol=1e-3, atol=1e-3)
 
 
 def test_mint_sees_where_the_dance_begins(real, made):
@@ -130,7 +130,7 @@ def test_order_of_the_clips(real, made, random):
 @pytest.mark.parametrize("protocol", protocols)
 def test_half_the_rate_is_the_same_dance(real, made, music, protocol):
     full = evaluate(made, real, protocol, music, baselines=False, draws=0).table[0].scores
-    for slow in ({name: m.resample(30) for name,m in made.items()}, {name: Joints(m.positions()[::2], 30) for name,m in made.items()}):
+    for slow in ({name: m.resample(30) for name,m in made.items()}, {name: JointPositions(m.positions()[::2], 30) for name,m in made.items()}):
         half = evaluate(slow, real, protocol, music, baselines=False, draws=0)
         assert any("resampled from 30" in text for text in half.warnings)
         for name in ("beat_motion", "beat_music", "skating", "freezing"): assert half.table[0].scores[name].value==pytest.approx(full[name].value, abs=.08)
@@ -148,14 +148,14 @@ def test_bounds(table):
 
 def gaussians(rng, count, width=6):
     blank = {name: np.full(count, np.nan) for name in ("beat_motion", "beat_music", "pfc", "freezing", "sliding", "standing")}
-    return Described([""]*count, {"k": rng.normal(size=(count, width))+.3}, blank)
+    return ClipStatistics([""]*count, {"k": rng.normal(size=(count, width))+.3}, blank)
 
 
 def test_intervals_cover():
     "Of sets drawn from one distribution, the expected score of such a set lies in most of the intervals"
     rng = np.random.default_rng(0)
-    pools = {"k": pool_of(rng.normal(size=(800, 6)))}
-    expected = np.mean([scores(gaussians(rng, 40), pools)["fid_k"] for _ in range(400)])
+    pools = {"k": fit_pool(rng.normal(size=(800, 6)))}
+    expected = np.mean([score_row(gaussians(rng, 40), pools)["fid_k"] for _ in range(400)])
     found = [bootstrap(gaussians(rng, 40), pools, 100, k)["fid_k"] for k in range(100)]
     covered = np.mean([score.low<=expected<=score.high for score in found])
     assert .8<=covered<=1, covered
@@ -240,22 +240,22 @@ def test_repeat_seed(real):
 
 
 def test_nearest_clip_is_not_itself(real):
-    library = clips_of(real).positions
+    library = validated_clips(real).positions
     found = nearest_clip({"slow-HO-0": library["slow-HO-0"]}, library)
     assert np.abs(found["slow-HO-0"]-library["slow-HO-0"]).max()>.05
 
 
 def test_wrong_music_is_wrong():
     music = {f"{k}": np.arange(3.)+(k%2) for k in range(5)}
-    for name,beats in wrong_music(music).items(): assert not np.array_equal(beats, music[name])
+    for name,beats in swapped_music(music).items(): assert not np.array_equal(beats, music[name])
 
 
 # ---- published numbers
 
 def test_every_published_number_has_its_source():
     for table in ("mint-2021", "bailando-2022", "finedance", "fact-ablations"):
-        for row in rows_of(table): assert len(row.source)>10 and row.scores, row.name
-    for row in published("beatdance")["rows"]: assert row["source"] in published("beatdance")["sources"]
+        for row in table_rows(table): assert len(row.source)>10 and row.scores, row.name
+    for row in published_table("beatdance")["rows"]: assert row["source"] in published_table("beatdance")["sources"]
 
 
 def test_some_published_numbers():
@@ -274,15 +274,15 @@ def test_some_published_numbers():
 
 # ---- bad input
 
-def centimetres(m): return Joints(100*m.positions())
+def centimetres(m): return JointPositions(100*m.positions())
 def unlike(m, **change): return Motion(change.get("poses", m.poses), change.get("trans", m.trans), change.get("fps", 60))
 
 
-BAD = [(lambda m: Joints(m.positions()[:, :17]), "17 joints"), (centimetres, "these are centimetres; divide the positions by 100"), (lambda m: Joints(1000*m.positions()), "millimetres"),
+BAD = [(lambda m: JointPositions(m.positions()[:, :17]), "17 joints"), (centimetres, "these are centimetres; divide the positions by 100"), (lambda m: JointPositions(1000*m.positions()), "millimetres"),
        (lambda m: m[:20], "lasts 0.33 s"), (lambda m: m.resample(30), "it runs at 30 frames per second and most of the motions at 60"),
        (lambda m: unlike(m, trans=m.trans+np.where(np.arange(len(m))==50, np.nan, 0)[:, None]), "the first is frame 50"),
-       (lambda m: unlike(m, trans=m.trans*[200, 1, 200]), "exploded, or trans is not in metres"), (lambda m: Joints(m.positions()[..., [0, 2, 1]]*[1, -1, 1]), "stands along z"),
-       (lambda m: Joints(m.positions()[:, 0]), "joint positions are"), (lambda m: m[:0], "lasts 0.00 s")]
+       (lambda m: unlike(m, trans=m.trans*[200, 1, 200]), "exploded, or trans is not in metres"), (lambda m: JointPositions(m.positions()[..., [0, 2, 1]]*[1, -1, 1]), "stands along z"),
+       (lambda m: JointPositions(m.positions()[:, 0]), "joint positions are"), (lambda m: m[:0], "lasts 0.00 s")]
 
 
 @pytest.mark.parametrize("spoil,says", BAD, ids=[says for _,says in BAD])
@@ -313,8 +313,8 @@ def test_a_dancer_may_lie_down(real):
     "Only a whole clip along one axis is taken for a wrong axis"
     positions = real["slow-HO-0"].positions().copy()
     positions[:200] = positions[:200][..., [0, 2, 1]]*[1, -1, 1]
-    assert axis_complaint(positions) is None
-    assert complaint(real["slow-HO-0"]) is None
+    assert axis_error(positions) is None
+    assert validation_error(real["slow-HO-0"]) is None
 
 
 # ---- folders, and the command
@@ -332,7 +332,7 @@ def folders(tmp_path_factory):
 
 def test_songs_by_name():
     songs = {"mBR0": 1, "mKR2": 2, "mine": 3}
-    assert [song_of(name, songs) for name in ("gBR_sBM_cAll_d04_mBR0_ch01", "gBR_sBM_cAll_d04_mBR0_ch01_mKR2", "mine", "yours")]==[1, 2, 3, None]
+    assert [find_song(name, songs) for name in ("gBR_sBM_cAll_d04_mBR0_ch01", "gBR_sBM_cAll_d04_mBR0_ch01_mKR2", "mine", "yours")]==[1, 2, 3, None]
 
 
 def test_load_beats(folders):
@@ -344,9 +344,9 @@ def test_load_beats(folders):
 def test_real_slices(shared):
     "EDGE's slices have z up, and run at 30 frames per second"
     found,_ = load_clips(shared("real/aist/slices"))
-    with pytest.raises(InputError, match="stands along z"): clips_of(found)
-    turned = {name: Joints(np.stack([x.array[..., 0], x.array[..., 2], -x.array[..., 1]], -1), x.fps) for name,x in found.items()}
-    assert all(len(p)==300 for p in clips_of(turned).positions.values())
+    with pytest.raises(InputError, match="stands along z"): validated_clips(found)
+    turned = {name: JointPositions(np.stack([x.array[..., 0], x.array[..., 2], -x.array[..., 1]], -1), x.fps) for name,x in found.items()}
+    assert all(len(p)==300 for p in validated_clips(turned).positions.values())
 
 
 def ask(capfd, *arguments):

@@ -61,7 +61,7 @@ def test_names_count_and_weights(model, golden):
 
 @torch.inference_mode()
 def test_forward(model, inputs, golden):
-    every = model.tokens(inputs["motion"], inputs["audio"]).numpy()
+    every = model.output_tokens(inputs["motion"], inputs["audio"]).numpy()
     np.testing.assert_allclose(every[:, golden["token_index"]], golden["out_tokens"], rtol=0, atol=1e-4)
     np.testing.assert_allclose([np.abs(every).mean(), every.std()], [golden["out_abs_mean"], golden["out_std_all"]], rtol=1e-5)
     first = model(inputs["motion"], inputs["audio"]).numpy()

@@ -15,16 +15,16 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from audio2pose.commands import features as command
-from audio2pose.commands.base import application, ask
+from audio2pose.commands.base import make_app, invoke
 from audio2pose.core import InputError, LockedError, lock_folder
 from audio2pose.data.keypoints import Keypoints, from_json, keypoint_files, read_keypoints
 from audio2pose.data.synthetic import synthesise
 from audio2pose.engine.workers import read_ledger
-from audio2pose.extract.features import Handcrafted, MotionBERT, Policy, Reading, extract, handcrafted, preprocess, resample, sample_times
+from audio2pose.extract.features import Handcrafted, MotionBERT, CleaningConfig, ReaderConfig, extract, handcrafted, preprocess, resample, sample_times
 from audio2pose.models.motionbert import DSTformer, DSTformerConfig
 
 TINY = DSTformerConfig(width=32, mlp=64, depth=2, heads=8, rep=16)
-SEED = Policy(compat="seed")
+SEED = CleaningConfig(compat="seed")
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def mixed(tmp_path, tree):
     return folder
 
 
-AT_60 = Reading(fps=60.)
+AT_60 = ReaderConfig(fps=60.)
 
 
 def ends(out):
@@ -324,25 +324,25 @@ def test_two_processes_do_not_meet(mixed, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def app():
-    app = application("Features.")
+    app = make_app("Features.")
     app.command("features")(command.features)
     return app
 
 
 def test_command(app, tree, checkpoint, tmp_path):
     line = f"features {tree/'keypoints2d'} --checkpoint {checkpoint} --out {tmp_path/'out'} --file npz --half --rows 128"
-    code,said = ask(app, line)
+    code,said = invoke(app, line)
     assert code==0 and "18 clips made" in said
     found = np.load(next((tmp_path/"out").glob("*.npz")))
     assert found["features"].shape==(128, 272) and found["features"].dtype==np.float16 and len(found["times"])==128
-    assert "0 clips made, 18 were made before" in ask(app, line)[1]
+    assert "0 clips made, 18 were made before" in invoke(app, line)[1]
 
 
 @pytest.mark.parametrize("line,said", [
     ("", "no such checkpoint"), ("--checkpoint nowhere.bin", "no such checkpoint"), ("--checkpoint random-lite --device cuda:7", "CUDA"), ("--kind dance", "--kind"), ("--kind handcrafted --rate -3", "positive"),
     ("--kind handcrafted --file mat", "pt"), ("--kind handcrafted --size 10", "--size"), ("--kind handcrafted --compat old", "seed")])
 def test_command_complains_in_one_sentence(app, tree, tmp_path, line, said):
-    code,answer = ask(app, f"features {tree/'keypoints2d'} --out {tmp_path/'out'} {line}")
+    code,answer = invoke(app, f"features {tree/'keypoints2d'} --out {tmp_path/'out'} {line}")
     assert code==2 and said in answer and answer.count("\n")==0
     assert not list((tmp_path/"out").glob("*.pt"))
 
@@ -350,22 +350,22 @@ def test_command_complains_in_one_sentence(app, tree, tmp_path, line, said):
 def test_nothing_could_be_made(app, tmp_path):
     (tmp_path/"in").mkdir()
     np.save(tmp_path/"in/nan.npy", np.full((50, 17, 3), np.nan))
-    code,answer = ask(app, f"features {tmp_path/'in'} --kind handcrafted --fps 60 --out {tmp_path/'out'}")
+    code,answer = invoke(app, f"features {tmp_path/'in'} --kind handcrafted --fps 60 --out {tmp_path/'out'}")
     assert code==2 and "nothing could be made" in answer
 
 
 def test_the_work_travels(tiny, mixed, tmp_path):
     "To another process it goes pickled"
     import pickle
-    from audio2pose.extract.features import Extraction, jobs_in
+    from audio2pose.extract.features import Extraction, keypoint_jobs
     work = pickle.loads(pickle.dumps(Extraction(MotionBERT(tiny), tmp_path, AT_60)))
-    assert sum(outcome.outcome=="made" for outcome in work(iter(jobs_in(mixed))))==3
+    assert sum(outcome.outcome=="made" for outcome in work(iter(keypoint_jobs(mixed))))==3
 
 
 @pytest.mark.slow
 def test_command_in_processes(app, tree, checkpoint, tmp_path):
     "The same files from two workers"
-    for workers in (1, 2): assert ask(app, f"features {tree/'keypoints2d'} --checkpoint {checkpoint} --out {tmp_path/str(workers)} --workers {workers}")[0]==0
+    for workers in (1, 2): assert invoke(app, f"features {tree/'keypoints2d'} --checkpoint {checkpoint} --out {tmp_path/str(workers)} --workers {workers}")[0]==0
     names = sorted(path.name for path in (tmp_path/"1").glob("*.pt"))
     assert len(names)==18
     for name in names: assert (torch.load(tmp_path/"1"/name, weights_only=True)-torch.load(tmp_path/"2"/name, weights_only=True)).abs().max()<1e-5
@@ -377,7 +377,7 @@ def test_most_of_the_time_is_in_the_network(tree, tmp_path):
     source.mkdir()
     for view in read_keypoints(next((tree/"keypoints2d").glob("*.pkl")))[:2]: np.save(source/f"{view.name}.npy", view.points[:243])
     report,work = extract(source, tmp_path/"out", MotionBERT(DSTformer.from_pretrained("random-lite")), AT_60)
-    assert report.outcomes["made"]==2 and work.computing>=.9*report.seconds
+    assert report.outcomes["made"]==2 and work.extractor_seconds>=.9*report.seconds
 
 
 # ---- landmarks of this package
@@ -400,10 +400,10 @@ def landmark_folder(tmp_path):
 
 def test_features_of_landmarks(landmark_folder, checkpoint, tmp_path):
     "The command takes the folder that `audio2pose landmarks` wrote; the frame rate comes from the sidecars, and every file is one clip"
-    app = application("Features.")
+    app = make_app("Features.")
     app.command("features")(command.features)
     out = tmp_path/"out"
-    code,said = ask(app, f"features {landmark_folder} --checkpoint {checkpoint} --out {out} --device cpu")
+    code,said = invoke(app, f"features {landmark_folder} --checkpoint {checkpoint} --out {out} --device cpu")
     assert code==0 and said.startswith("3 clips made") and "1 refused" in said.splitlines()[0]
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.pt"))
     assert made==[f"sub/walk-{i:03d}.pt" for i in range(3)]
@@ -412,7 +412,7 @@ def test_features_of_landmarks(landmark_folder, checkpoint, tmp_path):
     assert json.loads((out/made[0]).with_suffix(".json").read_text())["clip"]==dict(frames=40, fps=24, layout="coco")
     reasons = [line["reason"] for line in read_ledger(out/"ledger.jsonl") if line.get("outcome")=="refused"]
     assert len(reasons)==1 and "without legs" in reasons[0]
-    assert "0 clips made, 3 were made before" in ask(app, f"features {landmark_folder} --checkpoint {checkpoint} --out {out} --device cpu")[1]
+    assert "0 clips made, 3 were made before" in invoke(app, f"features {landmark_folder} --checkpoint {checkpoint} --out {out} --device cpu")[1]
 
 
 def test_features_of_landmarks_however_stored(landmark_folder, tiny, tmp_path):

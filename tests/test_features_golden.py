@@ -6,12 +6,12 @@ from test_motionbert import seeded
 
 from audio2pose.data.keypoints import Keypoints
 from audio2pose.extract.features import (
-    Clock, Handcrafted, MotionBERT, Policy, at_positions, handcrafted, preprocess, seed_crop, seed_crop_3d, seed_interpolate, seed_positions, to_h36m,
+    SamplingConfig, Handcrafted, MotionBERT, CleaningConfig, interpolate_rows, handcrafted, preprocess, seed_crop, seed_crop_3d, seed_interpolate, seed_positions, to_h36m,
 )
-from audio2pose.models.motionbert import DSTformer, flipped
+from audio2pose.models.motionbert import DSTformer, flip_pose
 from audio2pose.skeleton import coco_to_h36m
 
-SEED = Policy(compat="seed")
+SEED = CleaningConfig(compat="seed")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def pre(golden): return golden("motionbert/preprocess")
 def clip(points, fps=60., layout="coco"): return Keypoints(np.asarray(points, float), fps, layout=layout)
 
 
-def normalised(points, policy): return preprocess(clip(points), policy).x
+def normalised(points, cleaning): return preprocess(clip(points), cleaning).x
 
 
 def close(ours, theirs, limit=1e-6):
@@ -65,7 +65,7 @@ def test_crop_3d(pre): close(seed_crop_3d(pre["crop3d_in"].astype(float)), pre["
 def test_maps(pre):
     close(coco_to_h36m(pre["coco2h36m_in"]), pre["coco2h36m_out"], 1e-6)
     close(to_h36m(pre["halpe2h36m_in"].astype(float), "halpe"), pre["halpe2h36m_out"].astype(float))
-    close(flipped(torch.from_numpy(pre["flip_in"])).numpy(), pre["flip_out"])
+    close(flip_pose(torch.from_numpy(pre["flip_in"])).numpy(), pre["flip_out"])
 
 
 # ---- resampling
@@ -73,13 +73,13 @@ def test_maps(pre):
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 59, 60, 120, 243, 300, 305, 600])
 def test_published_clock(pre, frames):
     rows,theirs = pre[f"feat215_T{frames}_in"],pre[f"feat215_T{frames}_out"]
-    close(at_positions(rows, seed_positions(frames)), theirs, 2e-6)
+    close(interpolate_rows(rows, seed_positions(frames)), theirs, 2e-6)
 
 
 def test_published_squeeze(pre):
     for n in (1, 7, 48, 49, 96):
         rows = pre["resample2d_in"].astype(float)
-        out = at_positions(rows.reshape(len(rows), -1), np.linspace(0, len(rows)-1, n) if n>1 else np.zeros(1))
+        out = interpolate_rows(rows.reshape(len(rows), -1), np.linspace(0, len(rows)-1, n) if n>1 else np.zeros(1))
         close(out.reshape(n, *rows.shape[1:]), pre[f"resample2d_n{n}"].astype(float))
 
 
@@ -103,7 +103,7 @@ def test_handcrafted(golden, case):
 def lite(): return seeded(DSTformer.lite())
 
 
-@pytest.mark.parametrize("name,clock", [("out109", Clock()), ("out128", Clock(count=128)), ("short_out35", Clock())])
+@pytest.mark.parametrize("name,clock", [("out109", SamplingConfig()), ("out128", SamplingConfig(count=128)), ("short_out35", SamplingConfig())])
 def test_chain(golden, lite, name, clock):
     wanted = golden("motionbert/e2e_lite")
     points = wanted["short_in" if name.startswith("short") else "in"]

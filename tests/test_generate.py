@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio2pose.core import FPS, InputError
-from audio2pose.generate import BEAT, autoregress, beat_grid, dance, generate, lead_in, opening, outro
+from audio2pose.generate import BEAT_COLUMN, autoregress, beat_grid, dance, generate, intro, choreographed_seed, outro
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.motion import Motion
 
@@ -21,8 +21,8 @@ def model():
 
 def make_song(frames, bpm, first=7, seed=0):
     song = np.random.default_rng(seed).normal(size=(frames, 35)).astype(np.float32)
-    song[:, BEAT] = 0
-    if bpm: song[np.round(np.arange(first, frames-.5, 60*FPS/bpm)).astype(int), BEAT] = 1
+    song[:, BEAT_COLUMN] = 0
+    if bpm: song[np.round(np.arange(first, frames-.5, 60*FPS/bpm)).astype(int), BEAT_COLUMN] = 1
     return song
 
 
@@ -40,13 +40,13 @@ def test_every_frame_of_every_song(frames, bpm, commit, seed):
 def test_beats_run_through_both_ends(frames, bpm, first, many):
     song = make_song(frames, bpm, first)
     period = 60*FPS/bpm
-    whole = np.concatenate([lead_in(song, 120), song, outro(song, many)])
+    whole = np.concatenate([intro(song, 120), song, outro(song, many)])
     assert len(whole)==120+frames+many
     np.testing.assert_array_equal(whole[120:120+frames], song)
-    beats = np.flatnonzero(song[:, BEAT])
+    beats = np.flatnonzero(song[:, BEAT_COLUMN])
     if beats[-1]-beats[0]<120: return # too short to go back whole beats
     if abs(beats[-1]+period-frames)<1.5: return # the next beat is rounded away at the very end
-    gaps = np.diff(np.flatnonzero(whole[:, BEAT]))
+    gaps = np.diff(np.flatnonzero(whole[:, BEAT_COLUMN]))
     assert abs(gaps-period).max()<2.01
 
 
@@ -109,7 +109,7 @@ def test_the_opening_ends_in_time(seed, bpm, first):
     "An opening is slowest where the song's beats would lie if it had begun earlier"
     song = make_song(900, bpm, first)
     begins,period = beat_grid(song)
-    speed = np.linalg.norm(np.diff(opening(song, seed).positions(), axis=0), axis=-1).mean(1)
+    speed = np.linalg.norm(np.diff(choreographed_seed(song, seed).positions(), axis=0), axis=-1).mean(1)
     beats = 120+FPS*(begins-period*np.arange(1, 4))
     inside = beats[(beats>8)&(beats<110)].round().astype(int)
     between = (inside+FPS*period/2).round().astype(int)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audio2pose.commands.weights import app
-from audio2pose.commands.base import ask
+from audio2pose.commands.base import invoke
 from audio2pose.core import InputError
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.identify import convert, identify, match, said_of_mismatches
@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_said_and_not_written(tmp_path):
     state["head.bias"] = torch.full((3,), torch.nan)
     torch.save(state, tmp_path/"cut.pth")
     assert said_of_mismatches(identify(tmp_path/"cut.pth").match)=="1 missing: norm.bias; 1 not finite: head.bias"
-    code,said = ask(app, f"convert {tmp_path/'cut.pth'} {tmp_path/'out.safetensors'}")
+    code,said = invoke(app, f"convert {tmp_path/'cut.pth'} {tmp_path/'out.safetensors'}")
     assert code==2 and "1 missing: norm.bias" in said and not (tmp_path/"out.safetensors").exists()
 
 
@@ -120,7 +120,7 @@ class Hostile:
 def test_nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Hostile()}, "hostile.pt")
-    code,said = ask(app, "show hostile.pt")
+    code,said = invoke(app, "show hostile.pt")
     assert code==2 and "may run code" in said and not Path("it_ran").exists()
 
 
@@ -128,7 +128,7 @@ def test_nothing_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.bin", "a.safetensors", "a.task", "a.index", "a.onnx"])
 def test_any_bytes(tmp_path, content, name):
     (tmp_path/name).write_bytes(content)
-    code,said = ask(app, f"show {tmp_path/name}")
+    code,said = invoke(app, f"show {tmp_path/name}")
     assert code==2 and said.startswith("error: ") and "\n" not in said
 
 
@@ -144,5 +144,5 @@ def test_the_list(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIO2POSE_DATA", str(tmp_path))
     (tmp_path/"weights").mkdir()
     (tmp_path/"weights"/"SHA256SUMS").write_text("794dbc78"+"a"*56+"  rtmw3d-l_8xb64_cocktail14-384x288-794dbc78_20240626.pth\n")
-    code,said = ask(app, "list")
+    code,said = invoke(app, "list")
     assert code==0 and "794dbc78"+"a"*56 in said and "* shipped" in said

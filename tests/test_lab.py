@@ -312,7 +312,7 @@ def test_the_tour_runs_to_its_end(browser, server):
 def test_lab_says_what_is_missing(monkeypatch, tmp_path):
     from audio2pose.commands import lab
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    with pytest.raises(InputError, match=r'pip install "audio2pose\[lab\]"'): lab.check_parts()
+    with pytest.raises(InputError, match=r'pip install "audio2pose\[lab\]"'): lab.check_requirements()
 
 
 def test_guides_are_copied_once(tmp_path):

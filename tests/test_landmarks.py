@@ -18,15 +18,15 @@ import torch
 from hypothesis import given, settings, strategies
 
 from audio2pose import cli
-from audio2pose.commands.base import ask
+from audio2pose.commands.base import invoke
 from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import BadRow, Segment, Videos, fault_in, read_segments, read_table
 from audio2pose.extract import landmarks as stage
 from audio2pose.engine.workers import Seats, read_ledger
-from audio2pose.extract.landmarks import Machine, Settings, extract
+from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
 from audio2pose.landmarks import Landmarks, Storage
 from audio2pose.models import rtmdet, rtmw3d
-from audio2pose.models.rtmdet import Size
+from audio2pose.models.rtmdet import ModelSize
 from audio2pose.video import Cut, Video
 
 RANDOM = ("random", "random")
@@ -58,7 +58,7 @@ def nobody(t): return []
 @pytest.fixture
 def tiny(monkeypatch):
     "A pose network of a hundredth of the size"
-    monkeypatch.setitem(rtmw3d.pose_sizes, "tiny", Size(.33, .0625))
+    monkeypatch.setitem(rtmw3d.pose_sizes, "tiny", ModelSize(.33, .0625))
     return "tiny"
 
 
@@ -67,13 +67,13 @@ def yellow(monkeypatch):
     "In the place of the detector: the boxes of yellow blocks"
     from scipy.ndimage import find_objects, label
     looked = []
-    def look(nets, shots, doubt, batch):
+    def detect(networks, shots, low_threshold, batch):
         for shot in shots:
             looked.append(shot.time)
             picture = shot.group.pictures[shot.row].numpy()
             areas = [(x.start, y.start, x.stop, y.stop) for y,x in find_objects(label((picture[..., 2]>160) & (picture[..., 0]<120))[0]) if (x.stop-x.start)*(y.stop-y.start)>100]
             shot.found = np.array(areas, np.float32).reshape(-1, 4),np.full(len(areas), .9, np.float32)
-    monkeypatch.setattr(stage, "look", look)
+    monkeypatch.setattr(stage, "look", detect)
     return looked
 
 
@@ -87,9 +87,9 @@ def films(tmp_path):
 @pytest.fixture
 def run(tmp_path, tiny):
     "The stage on a source, with networks that are quick"
-    def call(source, out="out", machine=None, weights=RANDOM, **options):
-        chosen = Settings(**(dict(detector="nano", pose=tiny)|options))
-        report,bad = extract(source, tmp_path/out, chosen, machine or Machine(), weights, progress=False)
+    def call(source, out="out", compute=None, weights=RANDOM, **options):
+        chosen = LandmarkConfig(**(dict(detector="nano", pose=tiny)|options))
+        report,bad = extract(source, tmp_path/out, chosen, compute or ComputeConfig(), weights, progress=False)
         return report, bad, tmp_path/out
     return call
 
@@ -107,7 +107,7 @@ def reasons(out): return {line["key"]: line.get("reason", "") for line in read_l
 @pytest.mark.parametrize("people, expected", [("any", "multi_person"), ("fraction", "multi_person"), ("largest", "made")])
 def test_a_visitor_is_found_between_looks_and_judged_by_policy(films, run, yellow, people, expected):
     film(films/"a.mp4", visited)
-    _,_,out = run(films, every=5, people=people)
+    _,_,out = run(films, detect_every=5, people=people)
     assert ends(out)=={"a": expected}
     if expected!="made": return
     clip = Landmarks.load(out/"a.npy")
@@ -137,7 +137,7 @@ def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, 
     film(films/"leave.mp4", leaver)
     film(films/"empty.mp4", nobody)
     seen,pose = [],stage.pose
-    monkeypatch.setattr(stage, "pose", lambda nets, crops, refine: (seen.extend(crops), pose(nets, crops, refine))[1])
+    monkeypatch.setattr(stage, "pose", lambda networks, crops, refine: (seen.extend(crops), pose(networks, crops, refine))[1])
     _,_,out = run(films)
     assert ends(out)=={"leave": "made", "empty": "no_person"}
     clip = Landmarks.load(out/"leave.npy")
@@ -148,7 +148,7 @@ def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, 
 
 def test_a_look_at_every_fifth_is_a_look_at_all_on_a_straight_way(films, run, yellow):
     film(films/"a.mp4", walker, 1.)
-    dense,sparse = (Landmarks.load(run(films, out=f"out{every}", every=every)[2]/"a.npy") for every in (1, 5))
+    dense,sparse = (Landmarks.load(run(films, out=f"out{detect_every}", detect_every=detect_every)[2]/"a.npy") for detect_every in (1, 5))
     assert sparse.made["looked"]==6 and dense.made["looked"]==25
     # Points are random but their places in the crop are not: the crops must be nearly the same
     difference = np.abs(np.nanmean(sparse.points[..., :2], 1)-np.nanmean(dense.points[..., :2], 1))
@@ -158,7 +158,7 @@ def test_a_look_at_every_fifth_is_a_look_at_all_on_a_straight_way(films, run, ye
 def test_a_box_of_the_table_is_believed(films, run, tmp_path):
     film(films/"1.mp4", walker, .4)
     (tmp_path/"wlasl.json").write_text(json.dumps([dict(gloss="walk", instances=[dict(video_id="1", fps=25, frame_start=1, frame_end=-1, bbox=[10, 20, 40, 84])])]))
-    report,bad = extract(tmp_path/"wlasl.json", tmp_path/"out", Settings(detector="nano", pose="tiny", boxes=True, shortest=0), Machine(), RANDOM, films, progress=False)
+    report,bad = extract(tmp_path/"wlasl.json", tmp_path/"out", LandmarkConfig(detector="nano", pose="tiny", use_manifest_boxes=True, min_seconds=0), ComputeConfig(), RANDOM, films, progress=False)
     clip = Landmarks.load(tmp_path/"out/1.npy")
     assert clip.seen.all() and clip.made["looked"]==0 and clip.made["video"]["fps"]==25 and not bad
 
@@ -171,12 +171,12 @@ def test_batches_and_neighbours_change_nothing(films, run, tmp_path):
     film(films/"b.mp4", leaver, 1.2, size=(128, 128))
     (tmp_path/"some.tsv").write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND\na\ta-0\t0\t0.6\na\ta-1\t0.3\t1\nb\tb-0\t0.1\t0.7\n")
     (tmp_path/"one.tsv").write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND\na\ta-1\t0.3\t1\n")
-    options = dict(people="largest", threshold=.05, doubt=.05, rate=8, every=2)
-    def points(table, out, machine):
-        chosen = Settings(detector="nano", pose="tiny", **options)
-        extract(tmp_path/table, tmp_path/out, chosen, machine, RANDOM, films, progress=False)
+    options = dict(people="largest", threshold=.05, low_threshold=.05, rate=8, detect_every=2)
+    def points(table, out, compute):
+        chosen = LandmarkConfig(detector="nano", pose="tiny", **options)
+        extract(tmp_path/table, tmp_path/out, chosen, compute, RANDOM, films, progress=False)
         return {path.stem: Landmarks.load(path).points for path in (tmp_path/out).glob("*.npy")}
-    many,single,alone = points("some.tsv", "many", Machine(detect=4, pose=5)),points("some.tsv", "single", Machine(frames=1, detect=1, pose=1)),points("one.tsv", "alone", Machine())
+    many,single,alone = points("some.tsv", "many", ComputeConfig(detector_batch=4, pose_batch=5)),points("some.tsv", "single", ComputeConfig(chunk_frames=1, detector_batch=1, pose_batch=1)),points("one.tsv", "alone", ComputeConfig())
     assert set(many)=={"a-0", "a-1", "b-0"}, reasons(tmp_path/"many")
     for name,found in many.items(): check_close(found, single[name])
     check_close(many["a-1"], alone["a-1"])
@@ -184,20 +184,20 @@ def test_batches_and_neighbours_change_nothing(films, run, tmp_path):
 
 def test_the_stage_computes_what_the_models_do(tiny):
     "Fused, in batches of several sizes of pictures, against picture by picture as the models' own rooms do it"
-    nets = stage.load_nets(stage.find_weights("rtmdet_nano", "random"), stage.Weights("rtmw3d_tiny", None, None), "fp32", torch.device("cpu"))
+    networks = stage.load_networks(stage.find_weights("rtmdet_nano", "random"), stage.Weights("rtmw3d_tiny", None, None), "fp32", torch.device("cpu"))
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (h//8, w//8, 3), np.uint8).repeat(8, 0).repeat(8, 1) for h,w in ((120, 160), (200, 96), (120, 160))]
-    shots = [stage.Shot(0., picture, []) for picture in pictures]
-    stage.grouped(shots)
+    shots = [stage.ClipFrame(0., picture, []) for picture in pictures]
+    stage.batch_by_size(shots)
     boxes = np.array([[10, 20, 60, 110], [-5, 0, 90, 200], [100, 50, 180, 130]], np.float32)
-    points = stage.pose(nets, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
-    detector,pose = stage.seeded(rtmdet.RTMDet, "nano"),stage.seeded(rtmw3d.RTMW3D, tiny)
-    for shot,found,picture,box,ours in zip(shots, stage.looks(nets, shots, .05), pictures, boxes, points):
+    points = stage.pose(networks, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
+    detector,pose = stage.random_network(rtmdet.RTMDet, "nano"),stage.random_network(rtmw3d.RTMW3D, tiny)
+    for shot,found,picture,box,ours in zip(shots, stage.detect_batch(networks, shots, .05), pictures, boxes, points):
         alone = torch.from_numpy(picture)[None]
         (wanted,scores), = rtmdet.detect(detector, alone)
         assert len(found[0])==len(wanted)>0
         np.testing.assert_allclose(found[1], scores, atol=1e-3)
-        xyz,raw = rtmw3d.poses(pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
+        xyz,raw = rtmw3d.estimate_poses(pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
         theirs = torch.cat([xyz, raw[..., None]], -1)[0].numpy()
         theirs[theirs[:, 3]<=0, :3] = np.nan
         check_close(ours, theirs)
@@ -236,24 +236,24 @@ FILM = Video(Path("a.mp4"), 640, 480, 30., 10.)
 
 @pytest.mark.parametrize("fps, taken", [(24000/1001, True), (60.03, True), (24., True), (23., False), (62., False), (0., False)])
 def test_rates_have_some_tolerance(fps, taken):
-    assert (stage.unfit(Segment("a", "a"), replace(FILM, fps=fps), Settings(fps=(24, 60)), 10.) is None)==taken
+    assert (stage.rejection_reason(Segment("a", "a"), replace(FILM, fps=fps), LandmarkConfig(fps=(24, 60)), 10.) is None)==taken
 
 
 def test_moments_begin_with_the_first_frame_and_the_counter_does_not():
     cut = Cut("a", 0, 3)
-    wanted,rate = stage.sampled(cut, FILM, 10., Settings(rate=24))
+    wanted,rate = stage.sample_times(cut, FILM, 10., LandmarkConfig(rate=24))
     assert (len(wanted), wanted[0], rate)==(72, 0, 24)
-    counted,_ = stage.sampled(cut, FILM, 10., Settings(rate=24, sampler="counting"))
-    assert (counted[:7]*30).round().tolist()==[1, 2, 3, 4, 6, 7, 8] and len(counted)==72
-    assert stage.sampled(cut, FILM, 10., Settings(rate=60)) == (None, 30.), "frames are not invented"
-    skipped,rate = stage.sampled(cut, FILM, 10., Settings(sampler="counting", skip_by=2))
+    with_progress,_ = stage.sample_times(cut, FILM, 10., LandmarkConfig(rate=24, sampler="counting"))
+    assert (with_progress[:7]*30).round().tolist()==[1, 2, 3, 4, 6, 7, 8] and len(with_progress)==72
+    assert stage.sample_times(cut, FILM, 10., LandmarkConfig(rate=60)) == (None, 30.), "frames are not invented"
+    skipped,rate = stage.sample_times(cut, FILM, 10., LandmarkConfig(sampler="counting", skip_by=2))
     assert (skipped[:3]*30).round().tolist()==[0, 2, 4] and rate==15
 
 
 def test_segments_share_frames_and_end_where_they_end(films, run, yellow, tmp_path):
     film(films/"a.mp4", walker)
     (tmp_path/"some.tsv").write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART_REALIGNED\tEND_REALIGNED\tSENTENCE\na\ta-0\t0\t1\tx\na\ta-1\t0.52\t1.2\ty\na\ta-2\t1.6\t9\tz\n")
-    extract(tmp_path/"some.tsv", tmp_path/"out", Settings(detector="nano", pose="tiny"), Machine(), RANDOM, films, progress=False)
+    extract(tmp_path/"some.tsv", tmp_path/"out", LandmarkConfig(detector="nano", pose="tiny"), ComputeConfig(), RANDOM, films, progress=False)
     clips = {name: Landmarks.load(tmp_path/"out"/f"{name}.npy") for name in ("a-0", "a-1", "a-2")}
     assert {name: len(clip) for name,clip in clips.items()}=={"a-0": 25, "a-1": 17, "a-2": 10}
     np.testing.assert_array_equal(clips["a-0"].points[13:], clips["a-1"].points[:12])
@@ -287,7 +287,7 @@ def strange(films):
 
 
 def test_every_file_ends_in_one_state_and_costs_the_others_nothing(strange, run, yellow):
-    _,_,out = run(strange, shortest=0)
+    _,_,out = run(strange, min_seconds=0)
     assert ends(out)==dict(good="made", noise="bad_video", empty="bad_video", cut="bad_video", sound="bad_video", two_frames="made", large="made", hdr="made", truncated="made")
     assert all(reason or key in ("good", "two_frames", "large", "hdr", "truncated") for key,reason in reasons(out).items())
     assert "only audio" in reasons(out)["sound"] and "empty" in reasons(out)["empty"]
@@ -322,7 +322,7 @@ def test_segments_that_cannot_be(films, run, yellow, tmp_path):
     rows = ["a\tgood\t0\t1", "a\tlate\t5\t6", "a\tbackwards\t2\t1", "a\tearly\t-3\t1", "a\t../escaped\t0\t1", "../a\tescaped2\t0\t1", f"{tmp_path}/films/a\tescaped3\t0\t1",
             "a\t/tmp/absolute\t0\t1", "a\tgood\t0\t1", "a\tnan\tnan\t1", "a\tshort\t0\t0.1", "lost\tlost\t0\t1", "a\thalf", "\tnameless\t0\t1", "a\tlong\t0\t90", "a\tinf\t0\tinf"]
     (tmp_path/"some.tsv").write_text("\n".join(["VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND", *rows]))
-    _,bad = extract(tmp_path/"some.tsv", tmp_path/"out", Settings(detector="nano", pose="tiny"), Machine(), RANDOM, films, progress=False)
+    _,bad = extract(tmp_path/"some.tsv", tmp_path/"out", LandmarkConfig(detector="nano", pose="tiny"), ComputeConfig(), RANDOM, films, progress=False)
     assert ends(tmp_path/"out")==dict(good="made", late="too_short", short="too_short", lost="bad_video", long="made", inf="made")
     assert len(bad)==10 and "begins at 5 s, and the video ends" in reasons(tmp_path/"out")["late"]
     assert len((tmp_path/"out/bad_rows.tsv").read_text().splitlines())==10
@@ -351,16 +351,16 @@ def test_missing_weights_are_named_with_address_and_hash(films, tmp_path, data_f
     film(films/"a.mp4", walker, .2)
     monkeypatch.setattr("audio2pose.models.weights.torch.hub.download_url_to_file", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(InputError, match=r"rtmdet_m are not here: fetch https://download.*235e8209.pth \(its SHA-256 begins with 235e8209\) into .*weights"):
-        extract(films, tmp_path/"out", Settings(), weights=(None, "random"))
+        extract(films, tmp_path/"out", LandmarkConfig(), weights=(None, "random"))
     with pytest.raises(InputError, match=r"none.pth: no such file of weights for rtmw3d_l; the published ones are https.*794dbc78"):
-        extract(films, tmp_path/"out", Settings(), weights=("random", str(tmp_path/"none.pth")))
+        extract(films, tmp_path/"out", LandmarkConfig(), weights=("random", str(tmp_path/"none.pth")))
     assert not (tmp_path/"out").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused(films, tmp_path):
     film(films/"a.mp4", walker, .2)
-    code,said = ask(cli.app, f"landmarks {films} --out {tmp_path/'out'} --device cuda --detector-weights random --pose-weights random")
+    code,said = invoke(cli.app, f"landmarks {films} --out {tmp_path/'out'} --device cuda --detector-weights random --pose-weights random")
     assert code==2 and "cuda was asked for, but there are 0 CUDA devices" in said
     assert not (tmp_path/"out").exists()
 
@@ -368,7 +368,7 @@ def test_a_gpu_that_is_not_there_is_refused(films, tmp_path):
 def test_weights_of_something_else_are_refused(films, tmp_path):
     film(films/"a.mp4", walker, .2)
     torch.save({"state_dict": {"a": torch.ones(3)}}, tmp_path/"other.pth")
-    code,said = ask(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector nano --detector-weights {tmp_path/'other.pth'} --pose-weights random")
+    code,said = invoke(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector nano --detector-weights {tmp_path/'other.pth'} --pose-weights random")
     assert code==2 and "do not fit RTMDet" in said
 
 
@@ -395,11 +395,11 @@ def test_a_second_call_does_only_what_is_left_and_trusts_no_cut_file(films, run,
 SCRIPT = """
 import sys
 from audio2pose.models import rtmdet, rtmw3d
-from audio2pose.models.rtmdet import Size
-rtmw3d.pose_sizes["tiny"] = Size(.33, .0625)
-from audio2pose.extract.landmarks import Machine, Settings, extract
-chosen = Settings(detector="nano", pose="tiny", people="largest", threshold=0, doubt=0, rate=5, also=("pose",))
-report,_ = extract(sys.argv[1], sys.argv[2], chosen, Machine(), ("random", "random"), progress=False)
+from audio2pose.models.rtmdet import ModelSize
+rtmw3d.pose_sizes["tiny"] = ModelSize(.33, .0625)
+from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
+chosen = LandmarkConfig(detector="nano", pose="tiny", people="largest", threshold=0, low_threshold=0, rate=5, extra_formats=("pose",))
+report,_ = extract(sys.argv[1], sys.argv[2], chosen, ComputeConfig(), ("random", "random"), progress=False)
 print(dict(report.outcomes), dict(report.kept))
 """
 
@@ -440,7 +440,7 @@ def test_two_processes_on_one_folder_and_ctrl_c(films, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "from audio2pose.cli import main; main()", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
     deadline = time.monotonic()+100
     while process.poll() is None and not (tmp_path/"out/ledger.jsonl").exists() and time.monotonic()<deadline: time.sleep(.05)
-    with pytest.raises(InputError, match=f"process {process.pid} on .* is at work there"): extract(films, tmp_path/"out", Settings(detector="nano"), weights=RANDOM, progress=False)
+    with pytest.raises(InputError, match=f"process {process.pid} on .* is at work there"): extract(films, tmp_path/"out", LandmarkConfig(detector="nano"), weights=RANDOM, progress=False)
     process.send_signal(signal.SIGINT)
     _,complaint = process.communicate(timeout=100)
     assert process.returncode==130 and b"stopped; nothing half-written was left" in complaint, complaint
@@ -460,10 +460,10 @@ def test_two_workers_share_the_work(films, tmp_path, monkeypatch, engine):
     "On every engine the same numbers come out"
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for name in "ab": film(films/f"{name}.mp4", walker, .2)
-    call = dict(settings=Settings(detector="nano", people="largest", threshold=0, doubt=0, rate=5), weights=RANDOM, progress=False)
+    call = dict(settings=LandmarkConfig(detector="nano", people="largest", threshold=0, low_threshold=0, rate=5), weights=RANDOM, progress=False)
     report,_ = extract(films, tmp_path/"out", **call, engine=engine, seats=Seats(2))
     assert dict(report.outcomes)==dict(made=2)
-    assert "the networks" in stage.time_of(tmp_path/"out", report)
+    assert "the networks" in stage.throughput_summary(tmp_path/"out", report)
     extract(films, tmp_path/"here", **call)
     for name in "ab": np.testing.assert_allclose(Landmarks.load(tmp_path/f"out/{name}.npy").points, Landmarks.load(tmp_path/f"here/{name}.npy").points, atol=1e-3)
     again,_ = extract(films, tmp_path/"out", **call, engine=engine, seats=Seats(2))
@@ -476,7 +476,7 @@ def test_ten_thousand_segments_start_and_resume(films, run, tmp_path, tiny):
     film(films/"v0000.mp4", walker, .4)
     rows = [f"v{i//10:04d}\tv{i//10:04d}-{i%10:03d}\t{i%10*5}\t{i%10*5+4.5}" for i in range(10_000)]
     (tmp_path/"many.tsv").write_text("\n".join(["VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND", *rows]))
-    call = dict(settings=Settings(detector="nano", pose=tiny, rate=5), machine=Machine(), weights=RANDOM, videos=films, progress=False)
+    call = dict(settings=LandmarkConfig(detector="nano", pose=tiny, rate=5), compute=ComputeConfig(), weights=RANDOM, videos=films, progress=False)
     report,bad = extract(tmp_path/"many.tsv", tmp_path/"out", **call)
     assert report.items==10_000 and report.outcomes["bad_video"]==9990 and not bad
     again,_ = extract(tmp_path/"many.tsv", tmp_path/"out", **call)
@@ -486,7 +486,7 @@ def test_ten_thousand_segments_start_and_resume(films, run, tmp_path, tiny):
 def test_memory_is_flat(films, run, yellow, monkeypatch):
     "However long a video is, few of its pictures are held at a time"
     alive,most = weakref.WeakSet(),[]
-    class Counted(stage.Group):
+    class Counted(stage.PictureBatch):
         def __init__(self, pictures):
             super().__init__(pictures)
             alive.add(self)
@@ -496,22 +496,22 @@ def test_memory_is_flat(films, run, yellow, monkeypatch):
     for name in "bcde": film(films/f"{name}.mp4", leaver, 1.6)
     gc.collect()
     gc.disable() # Pictures must go when they are no longer needed, not when somebody tidies up
-    try: run(films, machine=Machine(frames=8), every=3)
+    try: run(films, compute=ComputeConfig(chunk_frames=8), detect_every=3)
     finally: gc.enable()
     assert len(most)>=25 and max(most)<=5*8, max(most)
     assert not alive
 
 
 def test_pictures_of_8k_make_small_bundles():
-    shots = [stage.Shot(0., np.zeros((400, 500, 3), np.uint8), []) for _ in range(10)]
-    assert [len(bundle.things) for bundle in stage.bundled(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
+    shots = [stage.ClipFrame(0., np.zeros((400, 500, 3), np.uint8), []) for _ in range(10)]
+    assert [len(chunk.things) for chunk in stage.chunked(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
 
 
 # ---- the command, and real people
 
 def test_random_weights_are_said(films, tmp_path):
     film(films/"a.mp4", walker, .2)
-    code,said = ask(cli.app, f"landmarks {films/'a.mp4'} --out {tmp_path/'out'} --detector nano --detector-weights random --pose-weights random --threshold 0 --people largest --rate 5 --compat seed --also pose")
+    code,said = invoke(cli.app, f"landmarks {films/'a.mp4'} --out {tmp_path/'out'} --detector nano --detector-weights random --pose-weights random --threshold 0 --people largest --rate 5 --compat seed --extra-format pose")
     assert code==0 and "weights: random; the numbers mean nothing" in said and "the decoder was busy" in said
     sidecar = json.loads((tmp_path/"out/a.json").read_text(), parse_constant=pytest.fail)
     assert [model["random"] for model in sidecar["made"]["models"]]==["these numbers mean nothing"]*2
@@ -521,8 +521,8 @@ def test_random_weights_are_said(films, tmp_path):
 
 def test_what_cannot_be_meant_is_one_sentence(films, tmp_path):
     film(films/"a.mp4", walker, .2)
-    for line in ("--detector xl", "--pose q", "--rate 0", "--threshold 2", "--precision fp8", "--people all", "--seconds 5-1", "--fps x", "--also bvh"):
-        code,said = ask(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector-weights random --pose-weights random {line}")
+    for line in ("--detector xl", "--pose q", "--rate 0", "--threshold 2", "--precision fp8", "--people all", "--seconds 5-1", "--fps x", "--extra-format bvh"):
+        code,said = invoke(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector-weights random --pose-weights random {line}")
         assert code==2 and said.count("\n")==0 and said.startswith("error: "), (line, said)
     assert not (tmp_path/"out").exists()
 
@@ -531,7 +531,7 @@ def test_the_walker_is_followed_and_the_onlooker_is_noticed(shared, tmp_path, ru
     pytest.importorskip("onnx")
     weights = str(shared("real/weights/rtmdet_nano_person_320.onnx")),"random"
     video = shared("real/video/walking_with_onlooker.mp4")
-    def clip(people): return run(video, out=people, weights=weights, rate=6, every=2, people=people, machine=Machine(detect=8))[2]
+    def clip(people): return run(video, out=people, weights=weights, rate=6, detect_every=2, people=people, compute=ComputeConfig(detector_batch=8))[2]
     assert ends(clip("any"))=={"walking_with_onlooker": "multi_person"}
     found = Landmarks.load(clip("largest")/"walking_with_onlooker.npy")
     assert len(found)==46 and .6<found.seen.mean()<.85, "she walks in and out of the picture"

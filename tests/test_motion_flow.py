@@ -26,7 +26,7 @@ def clips(example): return [clip_of(motion, BEATS, style) for motion,style in ((
 def tiny(clips):
     torch.manual_seed(0)
     model = MotionFlow(MotionFlowConfig(width=64, heads=2, mlp=128, layers=2, styles=("HO", "LO")))
-    model.standardise_by(clips)
+    model.fit_statistics(clips)
     return model
 
 

@@ -11,7 +11,7 @@ import torch
 
 from audio2pose.core import InputError
 from audio2pose.models.motionbert import (
-    ActionNet, DSTformer, DSTformerConfig, MeshRegressor, buckets, columns_to_matrix, encode, fade, flipped, flops, lift, official_names, window_starts, Window,
+    ActionNet, DSTformer, DSTformerConfig, MeshRegressor, bucket_windows, columns_to_matrix, encode, overlap_weights, flip_pose, flops, lift, to_official_names, window_starts, Window,
 )
 from audio2pose.models.weights import load_state_dict
 from audio2pose.rotation import axis_angle_to_matrix
@@ -149,7 +149,7 @@ def test_windows_cover_everything(frames):
     total = torch.zeros(frames)
     for start in starts:
         assert 0<=start and start+min(243, frames)<=frames
-        total[start:start+243] += fade(min(243, frames))
+        total[start:start+243] += overlap_weights(min(243, frames))
     assert (total>0).all() and len(set(starts))==len(starts)
 
 
@@ -157,7 +157,7 @@ def test_buckets_hold_every_window_once():
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 900, 50)
     windows = [Window(i, start, min(int(length), 243)) for i,length in enumerate(lengths) for start in window_starts(int(length))]
-    found = list(buckets(windows, 1000))
+    found = list(bucket_windows(windows, 1000))
     assert sorted(window for batch in found for window in batch)==sorted(windows)
     assert all(len(batch)*batch[0].length<=1000 for batch in found)
     assert all(batch[-1].length>=.8*batch[0].length for batch in found)
@@ -239,15 +239,15 @@ def test_official_files_of_mmpose(models):
         if name.startswith("pre_logits."): return "head."+name
         if name.startswith("head."): return name.replace("head.", "head.fc.")
         return "backbone."+name.replace("pos_embed", "spat_embed").replace("ts_attn", "attn_regress")
-    assert sorted(official_names({foreign(name): tensor for name,tensor in state.items()}))==sorted(state)
+    assert sorted(to_official_names({foreign(name): tensor for name,tensor in state.items()}))==sorted(state)
 
 
 # ---- what the model gives
 
 def test_flip_is_an_involution():
     x = torch.rand(2, 5, 17, 3)
-    assert torch.equal(flipped(flipped(x)), x)
-    assert torch.equal(flipped(x)[..., 4, 1:], x[..., 1, 1:]) and torch.equal(flipped(x)[..., 8, 0], -x[..., 8, 0])
+    assert torch.equal(flip_pose(flip_pose(x)), x)
+    assert torch.equal(flip_pose(x)[..., 4, 1:], x[..., 1, 1:]) and torch.equal(flip_pose(x)[..., 8, 0], -x[..., 8, 0])
 
 
 def test_root_has_no_spike(lite):

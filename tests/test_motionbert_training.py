@@ -6,7 +6,7 @@ import torch
 from audio2pose.core import InputError
 from audio2pose.models.motionbert import DSTformer, DSTformerConfig
 from audio2pose.models.motionbert_training import (
-    angle_loss, angles, confidence_of, contrastive_loss, corrupted, drifting_noise, fit, hidden, limb_loss, limb_variance, limbs, mpjpe, picture_loss, pose_loss, scaled_mpjpe, varied, velocity_loss,
+    angle_loss, limb_angles, simulated_confidence, contrastive_loss, corrupt_keypoints, smooth_noise, fit, mask_joints, limb_loss, limb_variance, limb_vectors, mpjpe, weighted_2d_loss, pose_loss, n_mpjpe, augment_keypoints, velocity_loss,
 )
 
 
@@ -15,7 +15,7 @@ def numbers(golden): return golden("motionbert/pose3d_losses")
 
 
 def values(pred, target, conf, w):
-    return dict(loss_mpjpe=mpjpe(pred, target), weighted_mpjpe=mpjpe(pred, target, w), loss_2d_weighted=picture_loss(pred, target, conf), n_mpjpe=scaled_mpjpe(pred, target),
+    return dict(loss_mpjpe=mpjpe(pred, target), weighted_mpjpe=mpjpe(pred, target, w), loss_2d_weighted=weighted_2d_loss(pred, target, conf), n_mpjpe=n_mpjpe(pred, target),
                 loss_velocity=velocity_loss(pred, target), loss_limb_var=limb_variance(pred), loss_limb_gt=limb_loss(pred, target), loss_angle=angle_loss(pred, target),
                 loss_angle_velocity=angle_loss(pred, target, steps=True), loss_joint=(pred-target).abs().mean())
 
@@ -29,24 +29,24 @@ def test_losses(numbers, kind, limit):
 
 def test_limbs_and_angles(numbers):
     pred = torch.from_numpy(numbers["pred"])
-    assert np.abs(limbs(pred).norm(dim=-1).numpy()-numbers["limb_lens_64"]).max()<1e-9
-    assert np.abs(angles(pred).numpy()-numbers["angles_64"]).max()<1e-9
-    assert np.abs(angles(torch.from_numpy(numbers["straight_in"])).numpy()-numbers["straight_angles"]).max()<1e-9
+    assert np.abs(limb_vectors(pred).norm(dim=-1).numpy()-numbers["limb_lens_64"]).max()<1e-9
+    assert np.abs(limb_angles(pred).numpy()-numbers["angles_64"]).max()<1e-9
+    assert np.abs(limb_angles(torch.from_numpy(numbers["straight_in"])).numpy()-numbers["straight_angles"]).max()<1e-9
 
 
 def test_one_frame(numbers):
     pred,target = (torch.from_numpy(numbers[name])[:, :1] for name in ("pred", "target"))
     for value in (velocity_loss(pred, target), limb_variance(pred), angle_loss(pred, target, steps=True)): assert value==0
-    assert float(scaled_mpjpe(pred, target))==pytest.approx(float(numbers["T1_n_mpjpe_64"]), rel=1e-9)
+    assert float(n_mpjpe(pred, target))==pytest.approx(float(numbers["T1_n_mpjpe_64"]), rel=1e-9)
 
 
-GRADIENTS = dict(mpjpe=mpjpe, n_mpjpe=scaled_mpjpe, velocity=velocity_loss, h36m_total=pose_loss, limb_var=lambda pred,_: limb_variance(pred), angle=angle_loss)
+GRADIENTS = dict(mpjpe=mpjpe, n_mpjpe=n_mpjpe, velocity=velocity_loss, h36m_total=pose_loss, limb_var=lambda pred,_: limb_variance(pred), angle=angle_loss)
 
 @pytest.mark.parametrize("name", [*GRADIENTS, "w2d"])
 def test_gradients(numbers, name):
     pred = torch.from_numpy(numbers["pred"]).requires_grad_()
     target,conf = (torch.from_numpy(numbers[key]) for key in ("target", "conf"))
-    value = picture_loss(pred, target, conf) if name=="w2d" else GRADIENTS[name](pred, target)
+    value = weighted_2d_loss(pred, target, conf) if name=="w2d" else GRADIENTS[name](pred, target)
     value.backward()
     assert np.abs(pred.grad[:, ::4].numpy()-numbers[f"grad_{name}"]).max()<1e-9
 
@@ -85,21 +85,21 @@ def test_contrastive_gradient(golden):
 def test_corruption_has_the_published_statistics():
     torch.manual_seed(0)
     x = torch.rand(60, 81, 17, 3)*2-1
-    noise = drifting_noise((60, 81, 17), .01)
+    noise = smooth_noise((60, 81, 17), .01)
     assert .008<float(noise.std())<.013 and float((noise[:, 1:]-noise[:, :-1]).std())<.012, "it drifts"
-    sure = confidence_of(torch.zeros(100_000)) # 1 - 0.0046 + N(0, 0.1431), cut at 1
+    sure = simulated_confidence(torch.zeros(100_000)) # 1 - 0.0046 + N(0, 0.1431), cut at 1
     assert float(sure.mean())==pytest.approx(1-.0046-.1431*.3989-.0046*0, abs=.004) and sure.max()<=1
-    gone = (hidden(x)==0).all(-1)
+    gone = (mask_joints(x)==0).all(-1)
     assert float(gone.all(-1).float().mean())==pytest.approx(.1, abs=.015)
     assert float(gone[~gone.all(-1)].float().mean())==pytest.approx(.05, abs=.005)
-    noisy = corrupted(x)
+    noisy = corrupt_keypoints(x)
     assert noisy.shape==x.shape and noisy[..., 2].min()>=0 and noisy[..., 2].max()<=1
 
 
 def test_variation_keeps_hidden_joints_hidden():
     torch.manual_seed(0)
-    x = hidden(torch.rand(20, 9, 17, 3))
-    there = (varied(x)!=0).any(-1).sum()
+    x = mask_joints(torch.rand(20, 9, 17, 3))
+    there = (augment_keypoints(x)!=0).any(-1).sum()
     assert there==(x!=0).any(-1).sum()
 
 

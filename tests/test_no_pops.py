@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from audio2pose import audio
 from audio2pose.data.music import compose, demo_track
-from audio2pose.generate import aligned, continuous_rotations, cross_fade_rotations, joined, perform
+from audio2pose.generate import aligned, continuous_rotations, cross_fade_rotations, join_phrases, generate_dance
 from audio2pose.models.fact import FACT
 from audio2pose.motion import Motion
 
@@ -31,7 +31,7 @@ def fact(): return FACT.from_pretrained()
 def features_of(y, sr): return audio.features(y, sr, frames=audio.song_frames(y, sr))
 
 
-def largest_step(fact, features, seed): return steps(matrices(perform(fact, features, seed).poses)).max()
+def largest_step(fact, features, seed): return steps(matrices(generate_dance(fact, features, seed).poses)).max()
 
 
 def test_a_song_that_popped(fact):
@@ -96,6 +96,6 @@ def test_opposite_headings_meet_without_a_pop():
     poses = np.zeros((240, 24, 3))
     poses[:, 16:18, 0] = np.sin(frames/20)[:, None]
     forward,backward = (Motion(poses+np.eye(24)[0][:, None]*[0, heading, 0], np.tile([0, .95, 0], (240, 1))).to_features() for heading in (0, np.pi))
-    both = joined([forward, backward], [0, 200], 440)
+    both = join_phrases([forward, backward], [0, 200], 440)
     assert steps(both[:, 3:].reshape(-1, 24, 3, 3)).max()<8
     np.testing.assert_allclose(both[:, 3:12], np.tile(np.eye(3).ravel(), (440, 1)), atol=1e-5)

@@ -126,7 +126,7 @@ def test_suppression_is_the_native_one():
     for count in (0, 1, 7, 90):
         corners = rng.uniform(0, 60, (count, 2)).astype(np.float32)
         boxes,scores = np.hstack([corners, corners+rng.uniform(1, 60, (count, 2)).astype(np.float32)]),-np.sort(-rng.random(count).astype(np.float32))
-        assert openmmlab.plain_nms(torch.from_numpy(boxes), torch.from_numpy(scores), .6).tolist()==rtmdet.suppressed(boxes)
+        assert openmmlab.nms(torch.from_numpy(boxes), torch.from_numpy(scores), .6).tolist()==rtmdet.nms(boxes)
 
 
 # ---- the pose network
@@ -153,7 +153,7 @@ def test_mmpose_s_layers_answer_the_same(pose_nets):
 def test_gated_attention_and_scale_norm_are_mmpose_s(mmpose):
     from mmpose.models.utils.rtmcc_block import RTMCCBlock, ScaleNorm
     torch.manual_seed(0)
-    ours,theirs = rtmw3d.GatedAttention(),RTMCCBlock(133, 256, 256, s=128, expansion_factor=2, attn_type="self-attn", act_fn="SiLU", use_rel_bias=False, pos_enc=False)
+    ours,theirs = rtmw3d.GatedAttentionUnit(),RTMCCBlock(133, 256, 256, s=128, expansion_factor=2, attn_type="self-attn", act_fn="SiLU", use_rel_bias=False, pos_enc=False)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 133, 256)
     torch.testing.assert_close(ours(x), theirs.eval()(x), rtol=1e-5, atol=1e-5)
@@ -163,7 +163,7 @@ def test_gated_attention_and_scale_norm_are_mmpose_s(mmpose):
 BOXES = torch.tensor([[300., 100, 700, 650], [-60, -40, 200, 300], [1100, 400, 1350, 700], [600, 300, 640, 390]])
 
 
-def crops_of(theirs, scene):
+def unique_crops(theirs, scene):
     "What MMPose cuts out"
     from mmengine.dataset import Compose
     from mmengine.registry import init_default_scope
@@ -175,8 +175,8 @@ def crops_of(theirs, scene):
 
 def test_crops_are_mmpose_s(pose_nets, scene):
     import cv2
-    expected = crops_of(pose_nets[1], scene).permute(0, 2, 3, 1).int()
-    crops = rtmw3d.cropped(scene, torch.zeros(len(BOXES), dtype=torch.int), *rtmw3d.crop_frames(BOXES)).int()
+    expected = unique_crops(pose_nets[1], scene).permute(0, 2, 3, 1).int()
+    crops = rtmw3d.crop_pictures(scene, torch.zeros(len(BOXES), dtype=torch.int), *rtmw3d.crop_regions(BOXES)).int()
     off = (crops-expected).abs()
     assert off.max()<=(1 if int(cv2.__version__.split(".")[0])>=5 else 8) # Older OpenCV interpolates in steps of 1/32 px
     assert off.float().mean()<.3
@@ -186,10 +186,10 @@ def test_poses_are_mmpose_s(pose_nets, scene):
     "From MMPose's crops on, since a grey level changes what random weights see"
     ours,theirs = pose_nets
     which = torch.zeros(len(BOXES), dtype=torch.int)
-    expected,sure = openmmlab.poses(theirs, scene, which, BOXES)
-    crops = crops_of(theirs, scene).permute(0, 2, 3, 1).flip(-1)
-    bins,score = rtmw3d.peaks(ours(rtmw3d.normalised(crops, rtmw3d.pose_mean, rtmw3d.pose_std)))
-    points = rtmw3d.placed(bins.float(), *rtmw3d.crop_frames(BOXES))
+    expected,sure = openmmlab.estimate_poses(theirs, scene, which, BOXES)
+    crops = unique_crops(theirs, scene).permute(0, 2, 3, 1).flip(-1)
+    bins,score = rtmw3d.simcc_maximum(ours(rtmw3d.normalise(crops, rtmw3d.pose_mean, rtmw3d.pose_std)))
+    points = rtmw3d.bins_to_points(bins.float(), *rtmw3d.crop_regions(BOXES))
     torch.testing.assert_close(score, sure, rtol=0, atol=.02)
     same = (points-expected).abs()<torch.tensor([1e-3, 1e-3, 1e-5])
     assert same.float().mean()>.995 # Random weights have near ties
@@ -199,8 +199,8 @@ def test_boxes_go_to_their_pictures(pose_nets):
     theirs = pose_nets[1]
     shots = torch.from_numpy(np.stack([picture(240, 320, k) for k in (1, 2)]))
     boxes = torch.tensor([[40., 20, 200, 220], [100, 30, 300, 200]])
-    points,_ = openmmlab.poses(theirs, shots, torch.tensor([1, 0], dtype=torch.int), boxes)
-    alone,_ = openmmlab.poses(theirs, shots[:1], torch.tensor([0], dtype=torch.int), boxes[1:])
+    points,_ = openmmlab.estimate_poses(theirs, shots, torch.tensor([1, 0], dtype=torch.int), boxes)
+    alone,_ = openmmlab.estimate_poses(theirs, shots[:1], torch.tensor([0], dtype=torch.int), boxes[1:])
     assert ((points[1]-alone[0]).abs()<1e-3).float().mean()>.99
 
 
@@ -210,7 +210,7 @@ def test_decoding_of_columns_and_rows_is_mmpose_s(mmpose):
     x,y = (rng.normal(size=(2, 133, n)).astype(np.float32) for n in (576, 768))
     x[0, :9] -= 9 # Nothing seen
     codec = SimCCLabel(input_size=(288, 384), simcc_split_ratio=2.)
-    bins,score = rtmw3d.peaks((torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x)))
+    bins,score = rtmw3d.simcc_maximum((torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x)))
     for i in range(2):
         points,sure = codec.decode(x[i:i+1], y[i:i+1])
         np.testing.assert_array_equal(bins[i, :, :2].numpy()/2, points[0])
@@ -219,7 +219,7 @@ def test_decoding_of_columns_and_rows_is_mmpose_s(mmpose):
 
 
 def test_nobody_is_invented(pose_nets, scene):
-    points,scores = openmmlab.poses(pose_nets[1], scene, torch.zeros(0, dtype=torch.int), torch.zeros(0, 4))
+    points,scores = openmmlab.estimate_poses(pose_nets[1], scene, torch.zeros(0, dtype=torch.int), torch.zeros(0, 4))
     assert points.shape==(0, 133, 3) and scores.shape==(0, 133)
 
 
@@ -230,7 +230,7 @@ def test_the_stage_by_mmdetection_and_mmpose(rtmpose3d, tmp_path):
     "Both back ends make landmarks of a film, and the sidecar says whose they are"
     import av
 
-    from audio2pose.extract.landmarks import Machine, Settings, extract
+    from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
     from audio2pose.landmarks import Landmarks
     with av.open(str(tmp_path/"film.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -239,8 +239,8 @@ def test_the_stage_by_mmdetection_and_mmpose(rtmpose3d, tmp_path):
         container.mux(stream.encode(None))
     found = {}
     for backend in ("native", "mmpose"):
-        settings = Settings(detector="nano", people="largest", threshold=0, doubt=0, shortest=0, backend=backend)
-        report,_ = extract(tmp_path/"film.mp4", tmp_path/backend, settings, Machine(), ("random", "random"), progress=False)
+        settings = LandmarkConfig(detector="nano", people="largest", threshold=0, low_threshold=0, min_seconds=0, backend=backend)
+        report,_ = extract(tmp_path/"film.mp4", tmp_path/backend, settings, ComputeConfig(), ("random", "random"), progress=False)
         assert report.outcomes=={"made": 1}, (tmp_path/backend/"ledger.jsonl").read_text()
         found[backend] = Landmarks.load(tmp_path/backend/"film.npy")
         assert [model["backend"] for model in found[backend].made["models"]]==[backend]*2
@@ -252,24 +252,24 @@ def test_the_stage_asks_mmpose_for_each_crop(rtmpose3d):
     "Whatever the order of crops and the sizes of pictures"
     from audio2pose.extract import landmarks as stage
     weights = [stage.find_weights(name, "random") for name in ("rtmdet_nano", "rtmw3d_l")]
-    nets = stage.load_nets(*weights, "fp32", torch.device("cpu"), "mmpose")
+    networks = stage.load_networks(*weights, "fp32", torch.device("cpu"), "mmpose")
     pictures = [picture(192, 320, 1), picture(240, 200, 2), picture(192, 320, 3)]
-    shots = [stage.Shot(0., one, []) for one in pictures]
-    stage.grouped(shots)
+    shots = [stage.ClipFrame(0., one, []) for one in pictures]
+    stage.batch_by_size(shots)
     boxes = np.array([[20, 10, 90, 180], [40, 30, 150, 220], [100, 20, 300, 190]], np.float32)
-    points = stage.pose(nets, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
-    for one,shot,box,seen,found in zip(pictures, shots, boxes, points, stage.looks(nets, shots, .05)):
+    points = stage.pose(networks, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
+    for one,shot,box,seen,found in zip(pictures, shots, boxes, points, stage.detect_batch(networks, shots, .05)):
         alone = torch.from_numpy(one)[None]
-        expected,scores = openmmlab.poses(nets.pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
+        expected,scores = openmmlab.estimate_poses(networks.pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
         np.testing.assert_allclose(seen[:, 3], scores[0], rtol=1e-4, atol=1e-3)
         assert (np.abs(seen[:, :3]-expected[0].numpy())<1e-2).mean()>.98
-        np.testing.assert_allclose(found[1], openmmlab.detect(nets.detector, alone, .05)[0][1], atol=1e-4)
+        np.testing.assert_allclose(found[1], openmmlab.detect(networks.detector, alone, .05)[0][1], atol=1e-4)
 
 
 def test_the_stage_says_what_is_missing(mmpose, monkeypatch, tmp_path):
-    from audio2pose.extract.landmarks import Settings, extract
+    from audio2pose.extract.landmarks import LandmarkConfig, extract
     monkeypatch.setitem(sys.modules, "rtmpose3d", None)
-    with pytest.raises(InputError, match="projects/rtmpose3d on PYTHONPATH"): extract(tmp_path, tmp_path/"out", Settings(backend="mmpose"), weights=("random", "random"))
+    with pytest.raises(InputError, match="projects/rtmpose3d on PYTHONPATH"): extract(tmp_path, tmp_path/"out", LandmarkConfig(backend="mmpose"), weights=("random", "random"))
     assert not (tmp_path/"out").exists()
 
 
@@ -277,7 +277,7 @@ def test_the_stage_says_what_is_missing(mmpose, monkeypatch, tmp_path):
 
 def test_what_these_programs_cannot_do_is_refused(pose_nets, scene):
     where = torch.zeros(1, dtype=torch.int),BOXES[:1]
-    with pytest.raises(InputError, match="does not refine"): openmmlab.poses(pose_nets[1], scene, *where, refine=True)
+    with pytest.raises(InputError, match="does not refine"): openmmlab.estimate_poses(pose_nets[1], scene, *where, refine=True)
     with pytest.raises(InputError, match="float32, not in bfloat16"): openmmlab.detect(torch.nn.Linear(1, 1).bfloat16(), scene)
     with pytest.raises(InputError, match="no size is called 'huge'"): openmmlab.build_detector("huge")
     with pytest.raises(InputError, match="no size is called 'huge'"): openmmlab.build_pose("huge")

@@ -168,9 +168,9 @@ def test_an_interrupted_film_is_no_film(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_real_video(shared, tmp_path):
     "Real detector weights on a real video: the sidecar's box is around the person, and is drawn"
-    from audio2pose.extract.landmarks import Settings, extract
+    from audio2pose.extract.landmarks import LandmarkConfig, extract
     video = shared("real/video/one_person.mp4")
-    settings = Settings(detector="nano", people="largest", rate=2, longest=math.inf)
+    settings = LandmarkConfig(detector="nano", people="largest", rate=2, max_seconds=math.inf)
     extract(video, tmp_path, settings, weights=(str(shared("real/weights/rtmdet_nano_person_320.onnx")), "random"), progress=False)
     found = Landmarks.load(tmp_path/"one_person.npy")
     assert np.isfinite(found.boxes).all() and (found.boxes[0, :2]<[620, 900]).all() and (found.boxes[0, 2:]>[620, 900]).all()
@@ -186,7 +186,7 @@ def test_real_video(shared, tmp_path):
 def test_commands(tmp_path):
     "A folder of landmarks becomes films and motions; what cannot is said in a sentence, without a traceback, and stops nothing else"
     from audio2pose.cli import app
-    from audio2pose.commands.base import ask
+    from audio2pose.commands.base import invoke
     from audio2pose.body.ik import filmed_landmarks
     from audio2pose.motion import Motion
     still = Motion(np.zeros((20, 24, 3)), np.tile([0, .98, 0.], (20, 1)), 25)
@@ -196,13 +196,13 @@ def test_commands(tmp_path):
     (tmp_path/"in/bad.npy").write_bytes(b"no array")
     (tmp_path/"in/bad.json").write_text("{}")
     grey(path=tmp_path/"v.mp4")
-    code,said = ask(app, f"motion {tmp_path/'in'} --out {tmp_path/'motions'} --focal 160 --settle --cutoff 6")
+    code,said = invoke(app, f"motion {tmp_path/'in'} --out {tmp_path/'motions'} --focal 160 --settle --cutoff 6")
     assert code==0 and "not a sidecar" in said and "no dancer to fit" in said
     assert [path.name for path in (tmp_path/"motions").rglob("*.*")]==["good.npz"] and len(Motion.load(tmp_path/"motions/sub/good.npz"))==20
-    code,said = ask(app, f"overlay {tmp_path/'in'} {tmp_path} --out {tmp_path/'films'}")
+    code,said = invoke(app, f"overlay {tmp_path/'in'} {tmp_path} --out {tmp_path/'films'}")
     assert code==0 and sorted(path.name for path in (tmp_path/"films").rglob("*.mp4"))==["good.mp4", "nobody.mp4"]
     for line,reason in ((f"motion {tmp_path/'none'}", "no such file or folder"), (f"motion {tmp_path/'films'}", "no landmarks in it"), (f"motion {tmp_path/'in'} --kind fbx", "give npz or pkl"), (f"motion {tmp_path/'in'} --focal -3", "focal must be"),
                         (f"motion {tmp_path/'in/sub/good.npy'} --start 50", "holds 0 frames"), (f"overlay {tmp_path/'in'} {tmp_path/'films'}", "v.mp4 is not there"), (f"overlay {tmp_path/'in/sub'} {tmp_path/'v.mp4'} --height 3", "from 64 to 4320")):
-        code,said = ask(app, f"{line} --out {tmp_path/'other'}")
+        code,said = invoke(app, f"{line} --out {tmp_path/'other'}")
         assert code==2 and reason in said and "Traceback" not in said, said
     assert not list((tmp_path/"other").rglob("*.*"))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from audio2pose.models.retrieval import Retrieval, beat_rows, info_nce, seed_beat_tokens, similarity, stops
+from audio2pose.models.retrieval import Retrieval, beat_pulses, info_nce, seed_beat_tokens, similarity, keypoint_beats
 
 
 @pytest.mark.parametrize("frames", [120, 305])
@@ -17,7 +17,7 @@ def test_stops_are_where_the_body_stops():
     for fps in (24, 30, 60):
         t = np.arange(int(8*fps))/fps
         swing = np.stack([np.sin(2*np.pi*t), 0*t], -1)[:, None].repeat(17, 1)
-        found = stops(swing, fps)
+        found = keypoint_beats(swing, fps)
         assert np.abs(found-(.25+.5*np.arange(len(found)))).max()<1/fps and len(found) in (15, 16)
 
 
@@ -26,15 +26,15 @@ def test_confidence_is_no_movement():
     points = np.cumsum(rng.normal(size=(90, 17, 3)), 0)
     flickering = points.copy()
     flickering[..., 2] = rng.random((90, 17))*50
-    assert np.array_equal(stops(points, 30), stops(flickering, 30))
-    assert not np.array_equal(stops(points, 1, "seed"), stops(flickering, 1, "seed"))
+    assert np.array_equal(keypoint_beats(points, 30), keypoint_beats(flickering, 30))
+    assert not np.array_equal(keypoint_beats(points, 1, "seed"), keypoint_beats(flickering, 1, "seed"))
 
 
 def test_pulses_keep_their_moment():
     "The centre of a pulse is the beat, wherever it falls between rows"
     times = np.arange(64)/10.75
     for beat in (1., 1.03, 2.222):
-        rows = beat_rows(np.array([beat]), times)[:, 0]
+        rows = beat_pulses(np.array([beat]), times)[:, 0]
         assert rows.sum()==pytest.approx(1, abs=1e-5) and (rows@times)==pytest.approx(beat, abs=1e-5)
 
 

@@ -9,7 +9,7 @@ import torch
 from test_rtmdet import errors, golden_input, landmarks, picture, published_keys, ruled  # noqa: F401
 
 from audio2pose.models import rtmw3d
-from audio2pose.models.rtmw3d import RTMW3D, cropped, crop_frames, normalised, peaks, placed
+from audio2pose.models.rtmw3d import RTMW3D, crop_pictures, crop_regions, normalise, simcc_maximum, bins_to_points
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +42,7 @@ def check_net(net, name, landmarks, errors):  # noqa: F811
             clear = golden[f"{kind}_gap_{axis}"]>.02
             assert clear.mean()>.7
             np.testing.assert_array_equal(values.argmax(-1).numpy()[clear], golden[f"{kind}_bin_{axis}"][clear])
-        np.testing.assert_allclose(peaks(logits)[1], golden[f"{kind}_scores"], atol=2e-2)
+        np.testing.assert_allclose(simcc_maximum(logits)[1], golden[f"{kind}_scores"], atol=2e-2)
 
 
 def test_l_is_the_reference(net, landmarks, errors): check_net(net, "rtmw3d_l", landmarks, errors)  # noqa: F811
@@ -54,26 +54,26 @@ def test_x_is_the_reference(landmarks, errors): check_net(ruled(RTMW3D("x"), lan
 def test_the_reference_s_crops_give_its_bins(net, landmarks):  # noqa: F811
     with np.load(landmarks/"rtmw3d_l.npz") as file: golden = dict(file)
     with np.load(landmarks/"pic_crops.npz") as file: off = torch.from_numpy(file["off"]) # OpenCV's crops, as what they differ from exact ones by: a grey level in 1 % of the places
-    where = crop_frames(torch.from_numpy(golden["pic_boxes_in"]))
-    crops = (cropped(torch.from_numpy(picture(720, 1280, 1))[None], torch.zeros(3, dtype=torch.int), *where)+off).to(torch.uint8)
+    where = crop_regions(torch.from_numpy(golden["pic_boxes_in"]))
+    crops = (crop_pictures(torch.from_numpy(picture(720, 1280, 1))[None], torch.zeros(3, dtype=torch.int), *where)+off).to(torch.uint8)
     assert hashlib.sha256(crops.numpy().tobytes()).hexdigest().startswith("cb75428915ba523d")
-    logits = net(normalised(crops.flip(-1), rtmw3d.pose_mean, rtmw3d.pose_std))
-    bins,score = peaks(logits)
+    logits = net(normalise(crops.flip(-1), rtmw3d.pose_mean, rtmw3d.pose_std))
+    bins,score = simcc_maximum(logits)
     for i,axis in enumerate("xyz"):
         clear = golden[f"pic_gap_{axis}"]>.05
         np.testing.assert_array_equal(bins[..., i].numpy()[clear], golden[f"pic_bin_{axis}"][clear])
     np.testing.assert_allclose(score, golden["pic_scores"], atol=.1)
-    points = placed(bins.float(), *crop_frames(torch.from_numpy(golden["pic_boxes_in"])))
+    points = bins_to_points(bins.float(), *crop_regions(torch.from_numpy(golden["pic_boxes_in"])))
     same = (bins[..., :2].numpy()==np.stack([golden["pic_bin_x"], golden["pic_bin_y"]], -1)).all(-1)
     np.testing.assert_allclose(points[..., :2].numpy()[same], golden["pic_transformed"][same], atol=1e-3)
 
 
 def test_crops_are_exact_bilinear_samples(landmarks):  # noqa: F811
     with np.load(landmarks/"prepost.npz") as file: golden = dict(file)
-    centre,size = crop_frames(torch.from_numpy(golden["crop_boxes"]))
+    centre,size = crop_regions(torch.from_numpy(golden["crop_boxes"]))
     np.testing.assert_allclose(centre, golden["crop_center"], atol=1e-4)
     np.testing.assert_allclose(size, golden["crop_scale"], atol=1e-4)
-    crops = cropped(torch.from_numpy(picture(720, 1280, 1))[None], torch.zeros(4, dtype=torch.int), centre, size).numpy()
+    crops = crop_pictures(torch.from_numpy(picture(720, 1280, 1))[None], torch.zeros(4, dtype=torch.int), centre, size).numpy()
     for crop,xy,values,thumb in zip(crops, golden["crop_xy"], golden["crop_values"], golden["crop_thumb"]):
         off = np.abs(crop[xy[:, 1], xy[:, 0]].astype(int)-values)
         assert off.max()<=1 and off.mean()<.01
@@ -88,10 +88,10 @@ def test_decoding_is_the_reference_s(landmarks):  # noqa: F811
     for i,axis in enumerate(logits):
         axis.scatter_(2, torch.from_numpy(golden["dec_bins"][..., i].astype(np.int64))[..., None], torch.from_numpy(golden["dec_peak"][..., i])[..., None])
         for k,second in enumerate(golden["dec_tie"]): axis[2, k, int(second)] = float(golden["dec_peak"][2, k, i])
-    bins,score = peaks(tuple(logits))
+    bins,score = simcc_maximum(tuple(logits))
     np.testing.assert_array_equal(score, golden["dec_scores"])
     np.testing.assert_allclose(bins.float()/2, golden["dec_simcc"])
-    points = placed(bins.float(), *crop_frames(torch.from_numpy(golden["dec_boxes"]))).numpy()
+    points = bins_to_points(bins.float(), *crop_regions(torch.from_numpy(golden["dec_boxes"]))).numpy()
     np.testing.assert_allclose(points[..., :2], golden["dec_transformed"], atol=2e-4)
     np.testing.assert_allclose(points[..., 2], golden["dec_head_keypoints"][..., 2], atol=1e-6)
     np.testing.assert_allclose(points[..., 2]+rtmw3d.camera_distance, golden["dec_keypoints_3d"][..., 2], atol=1e-6)
@@ -100,16 +100,16 @@ def test_decoding_is_the_reference_s(landmarks):  # noqa: F811
 def test_colours_in_the_wrong_order_are_noticed(net):
     pictures = torch.from_numpy(picture(240, 320, 1))[None]
     where = torch.zeros(1, dtype=torch.int),torch.tensor([[40., 20, 200, 220]])
-    a,b = (rtmw3d.poses(net, x, *where)[0] for x in (pictures, pictures.flip(-1)))
+    a,b = (rtmw3d.estimate_poses(net, x, *where)[0] for x in (pictures, pictures.flip(-1)))
     assert (a!=b).any(-1).float().mean()>.3
 
 
 def test_a_batch_is_as_its_parts(net):
     pictures = torch.from_numpy(np.stack([picture(240, 320, k) for k in (1, 2)]))
     boxes = torch.tensor([[40., 20, 200, 220], [100, 30, 300, 200]])
-    both = rtmw3d.poses(net, pictures, torch.tensor([0, 1], dtype=torch.int), boxes)
+    both = rtmw3d.estimate_poses(net, pictures, torch.tensor([0, 1], dtype=torch.int), boxes)
     for i in range(2):
-        one = rtmw3d.poses(net, pictures[i:i+1], torch.zeros(1, dtype=torch.int), boxes[i:i+1])
+        one = rtmw3d.estimate_poses(net, pictures[i:i+1], torch.zeros(1, dtype=torch.int), boxes[i:i+1])
         np.testing.assert_allclose(both[1][i], one[1][0], atol=.05)
         assert (both[0][i]==one[0][0]).float().mean()>.95
 

@@ -55,7 +55,7 @@ def toy(tmp_path): return notebook(tmp_path/"toy.ipynb", PARAMETERS, COUNT, 'fro
     (dict(rate="fast"), "rate must be float, got 'fast'"), (dict(rate=None), "rate must be float"), (dict(on=1), "on must be bool"), (dict(name=5), "name must be str")])
 def test_wrong_parameters_are_refused(toy, tmp_path, parameters, complaint):
     with pytest.raises(InputError, match=complaint): runs.run(toy, parameters, tmp_path/"runs")
-    with pytest.raises(InputError, match=complaint): runs.grid(toy, [{}, parameters], tmp_path/"runs")
+    with pytest.raises(InputError, match=complaint): runs.run_many(toy, [{}, parameters], tmp_path/"runs")
     assert not (tmp_path/"runs").exists()
 
 
@@ -82,11 +82,11 @@ def test_every_shipped_file_fits_its_notebook():
         content = runs.read_yaml(path)
         if "notebook" in content:
             wanted = runs.read_grid(path)
-            assert runs.plans(wanted.notebook, wanted.settings, "x")
+            assert runs.plan_runs(wanted.notebook, wanted.settings, "x")
             continue
         sections = {name: value for name,value in content.items() if isinstance(value, dict)}
         if not sections: sections = {path.read_text().split("# ")[1].split(":")[0]: content}
-        for name,parameters in sections.items(): assert runs.plans(name, [parameters], "x"), path
+        for name,parameters in sections.items(): assert runs.plan_runs(name, [parameters], "x"), path
 
 
 # ---- the name of a run
@@ -94,7 +94,7 @@ def test_every_shipped_file_fits_its_notebook():
 def test_name_follows_code_parameters_and_source(tmp_path, monkeypatch):
     def name(*cells, parameters=None, prose="# A title"):
         path = notebook(tmp_path/"n.ipynb", PARAMETERS, *cells, prose=prose)
-        return runs.plans(path, [parameters or {}], tmp_path)[0].folder.name
+        return runs.plan_runs(path, [parameters or {}], tmp_path)[0].folder.name
     plain = name("from audio2pose.core import FPS")
     assert plain==name("from audio2pose.core import FPS", prose="# Another title\nand more")
     assert plain==name("from audio2pose.core import FPS", parameters=dict(steps=2, rate=.5))
@@ -108,7 +108,7 @@ def test_name_follows_code_parameters_and_source(tmp_path, monkeypatch):
 
 
 def test_source_is_what_is_imported_by_whatever_is_imported():
-    names = {str(path.relative_to(ROOT/"audio2pose").with_suffix("")) for path in runs.sources("%matplotlib inline\nfrom audio2pose import train")}
+    names = {str(path.relative_to(ROOT/"audio2pose").with_suffix("")) for path in runs.source_files("%matplotlib inline\nfrom audio2pose import train")}
     assert {"train", "core", "models/fact", "models/weights", "data/windows", "metrics/beat", "motion", "rotation"}<=names
     assert not {"player", "film", "cli", "audio"}&names
 
@@ -129,7 +129,7 @@ def test_record(toy, tmp_path, monkeypatch):
     assert nbformat.read(folder/"run.ipynb", 4).cells[2].source.startswith("# Parameters")
     assert "<html" in (folder/"run.html").read_text()
     assert not list(folder.glob(".part-*")) and not (folder/"running.ipynb").exists()
-    (found,) = runs.collect("runs")
+    (found,) = runs.collect_runs("runs")
     assert found["metrics"]==dict(score=1.5) and found["run"]==f"toy/{folder.name}"
 
 
@@ -159,19 +159,19 @@ def test_failure_names_the_cell_and_keeps_the_notebook(tmp_path):
     path = notebook(tmp_path/"faulty.ipynb", PARAMETERS, COUNT, "x = 1/(steps-2)")
     log = tmp_path/"log"
     with pytest.raises(InputError, match=r"faulty/\w{12}, code cell 4 \(x = 1/\(steps-2\)\): ZeroDivisionError: division by zero"): runs.run(path, dict(log=str(log)), tmp_path/"runs")
-    (record,) = runs.collect(tmp_path/"runs")
+    (record,) = runs.collect_runs(tmp_path/"runs")
     folder = Path(record["folder"])
     assert record["status"]=="failed" and "ZeroDivisionError" in (folder/"failed.ipynb").read_text() and not (folder/"run.ipynb").exists()
-    (outcome,) = runs.grid(path, [dict(log=str(log))], tmp_path/"runs") # Left alone
+    (outcome,) = runs.run_many(path, [dict(log=str(log))], tmp_path/"runs") # Left alone
     assert outcome.status=="failed" and log.read_text()=="a\n"
-    (outcome,) = runs.grid(path, [dict(log=str(log))], tmp_path/"runs", retry_failed=True)
+    (outcome,) = runs.run_many(path, [dict(log=str(log))], tmp_path/"runs", retry_failed=True)
     assert outcome.status=="failed" and log.read_text()=="a\na\n"
-    assert runs.collect(tmp_path/"runs")[0]["attempts"]==2
+    assert runs.collect_runs(tmp_path/"runs")[0]["attempts"]==2
 
 
 def test_hanging_and_dying_kernels(tmp_path):
     path = notebook(tmp_path/"odd.ipynb", PARAMETERS, 'import os, time\nif name=="hangs": time.sleep(600)\nif name=="dies": os.kill(os.getpid(), 9)\nif name=="full": open("/dev/full", "w").write("x"*99999)')
-    outcomes = runs.grid(path, [dict(name=name) for name in ("hangs", "dies", "full", "well")], tmp_path/"runs", timeout=3)
+    outcomes = runs.run_many(path, [dict(name=name) for name in ("hangs", "dies", "full", "well")], tmp_path/"runs", timeout=3)
     assert [outcome.status for outcome in outcomes]==["failed", "failed", "failed", "done"]
     for outcome,said in zip(outcomes, ("took longer than the time it was given; allow more with --timeout", "its kernel died", "No space left on device")):
         assert said in outcome.reason and "code cell 3" in outcome.reason and "\n" not in outcome.reason
@@ -182,12 +182,12 @@ def test_killed_run_goes_on_in_its_folder(tmp_path):
     log = tmp_path/"log"
     process = subprocess.Popen([COMMAND, "run", path, "-p", f"log={log}", "--out", tmp_path/"runs"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUICK_ENV)
     wait_for(lambda: list(tmp_path.glob("runs/slow/*/half")))
-    assert runs.collect(tmp_path/"runs")[0]["status"]=="running"
+    assert runs.collect_runs(tmp_path/"runs")[0]["status"]=="running"
     with pytest.raises(InputError, match=rf"slow/\w+: process {process.pid} on .* is at work there"): runs.run(path, dict(log=str(log)), tmp_path/"runs")
     process.kill()
     process.wait()
     folder = runs.run(path, dict(log=str(log)), tmp_path/"runs")
-    assert (folder/"whole").exists() and runs.collect(tmp_path/"runs")[0]["attempts"]==2 and log.read_text()=="a\na\n"
+    assert (folder/"whole").exists() and runs.collect_runs(tmp_path/"runs")[0]["attempts"]==2 and log.read_text()=="a\na\n"
 
 
 def test_disk_that_fills_up(toy, tmp_path):
@@ -195,7 +195,7 @@ def test_disk_that_fills_up(toy, tmp_path):
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); from audio2pose.cli import run; raise SystemExit(run(['run', {str(toy)!r}, '--out', {str(tmp_path/'runs')!r}]))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=QUICK_ENV)
     assert said.returncode==2 and "File too large" in said.stderr and "Traceback" not in said.stderr
-    assert runs.collect(tmp_path/"runs")[0]["status"]!="done"
+    assert runs.collect_runs(tmp_path/"runs")[0]["status"]!="done"
     folder = runs.run(toy, {}, tmp_path/"runs")
     assert (folder/"run.html").stat().st_size>100_000 and not list(folder.glob(".part-*"))
 
@@ -206,10 +206,10 @@ def test_grid_on_processes(toy, tmp_path):
     log = tmp_path/"log"
     settings = [dict(name=name, log=str(log)) for name in ("a", "b", "c", "a")]
     told = []
-    outcomes = runs.grid(toy, settings, tmp_path/"runs", workers=2, tell=told.append)
+    outcomes = runs.run_many(toy, settings, tmp_path/"runs", workers=2, on_outcome=told.append)
     assert [outcome.plan.parameters["name"] for outcome in outcomes]==["a", "b", "c", "a"] and len(told)==3
     assert sorted(log.read_text().split())==["a", "b", "c"]
-    assert [outcome.status for outcome in runs.grid(toy, settings, tmp_path/"runs", workers=2)]==["kept"]*4
+    assert [outcome.status for outcome in runs.run_many(toy, settings, tmp_path/"runs", workers=2)]==["kept"]*4
     assert sorted(log.read_text().split())==["a", "b", "c"]
 
 
@@ -219,10 +219,10 @@ KILLER = 'import os, pathlib, signal, time\nif name=="killer" and not (pathlib.P
 def test_worker_that_dies(tmp_path):
     path = notebook(tmp_path/"n.ipynb", PARAMETERS, KILLER)
     settings = [dict(name=name) for name in ("killer", "b", "c")]
-    outcomes = runs.grid(path, settings, tmp_path/"runs", workers=2)
+    outcomes = runs.run_many(path, settings, tmp_path/"runs", workers=2)
     assert [outcome.status for outcome in outcomes]==["failed", "done", "done"]
     assert "its worker died (exit code -9)" in outcomes[0].reason
-    outcomes = runs.grid(path, settings, tmp_path/"runs", workers=2, retry_failed=True)
+    outcomes = runs.run_many(path, settings, tmp_path/"runs", workers=2, retry_failed=True)
     assert [outcome.status for outcome in outcomes]==["done", "kept", "kept"]
 
 
@@ -260,16 +260,16 @@ def test_grid_on_ray(tmp_path):
     "With a worker that dies among them"
     pytest.importorskip("ray")
     path = notebook(tmp_path/"n.ipynb", PARAMETERS, KILLER, "1/(steps-7)")
-    outcomes = runs.grid(path, [dict(name="killer"), dict(), dict(steps=7), dict(steps=3)], tmp_path/"runs", workers=2, engine="ray")
+    outcomes = runs.run_many(path, [dict(name="killer"), dict(), dict(steps=7), dict(steps=3)], tmp_path/"runs", workers=2, engine="ray")
     assert [outcome.status for outcome in outcomes]==["failed", "done", "failed", "done"]
     assert "its worker died" in outcomes[0].reason and "ZeroDivisionError" in outcomes[2].reason
-    outcomes = runs.grid(path, [dict(name="killer"), dict()], tmp_path/"runs", workers=2, engine="ray", retry_failed=True)
+    outcomes = runs.run_many(path, [dict(name="killer"), dict()], tmp_path/"runs", workers=2, engine="ray", retry_failed=True)
     assert [outcome.status for outcome in outcomes]==["done", "kept"]
 
 
 def test_wrong_engines_are_refused(toy, tmp_path):
-    with pytest.raises(InputError, match="no engine 'steam'; there are here, processes, ray"): runs.grid(toy, [{}], tmp_path/"runs", engine="steam")
-    with pytest.raises(InputError, match="workers must be at least 1"): runs.grid(toy, [{}], tmp_path/"runs", workers=0)
+    with pytest.raises(InputError, match="no engine 'steam'; there are here, processes, ray"): runs.run_many(toy, [{}], tmp_path/"runs", engine="steam")
+    with pytest.raises(InputError, match="workers must be at least 1"): runs.run_many(toy, [{}], tmp_path/"runs", workers=0)
 
 
 # ---- from grid to report, from a wheel too
@@ -315,10 +315,10 @@ def test_run_notebooks_travel_with_the_wheel(tmp_path):
     said = subprocess.run([tmp_path/"site"/"bin"/"audio2pose", "run", "--grid", "grid.yaml"], capture_output=True, text=True, check=False, cwd=home, env=QUICK_ENV|{"PYTHONPATH": str(tmp_path/"site")})
     assert said.returncode==0, said.stderr
     check_report(home/"data"/"runs"/"8_report", said.stdout)
-    (record,*_) = runs.collect(home/"data"/"runs", "7_ablation")
+    (record,*_) = runs.collect_runs(home/"data"/"runs", "7_ablation")
     assert record["commit"] is None
 
 
 @pytest.mark.parametrize("name,parameters", [("literal.ipynb", dict(swallow="european")), ("hash.ipynb", dict(colour="#ff0000", n=3))])
 def test_parameters_that_papermill_takes_are_taken(shared, name, parameters):
-    assert {key: entry["default"] for key,entry in runs.takes(shared(f"cases/notebooks/{name}")).items()}==parameters
+    assert {key: entry["default"] for key,entry in runs.notebook_parameters(shared(f"cases/notebooks/{name}")).items()}==parameters

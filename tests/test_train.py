@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from audio2pose.core import InputError
 from audio2pose.data.windows import Store, statistics, toy_sequences, write_store
 from audio2pose.models.fact import FACT, FACTConfig
-from audio2pose.train import (Batches, Lesson, PlainAttention, TrainConfig, averaged, choose_device, learning_rate, liveliness,
-                              orthonormalise, presets, read_log, rollout, set_up, train, train_step)
+from audio2pose.train import (Batches, TrainingObjective, MathAttention, TrainConfig, make_ema, resolve_device, learning_rate, rollout_metrics,
+                              orthonormalise, presets, read_log, rollout, build_run, train, train_step)
 
 TINY = FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True, residual=True)
-QUICK = TrainConfig(steps=6, batch=4, stream_from=0, stream=1., reset=.1, log_every=1, validate_every=6, save_every=3)
+QUICK = TrainConfig(steps=6, batch=4, rollout_start=0, rollout_fraction=1., rollout_reset=.1, log_every=1, validate_every=6, save_every=3)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_resume_bit_for_bit(store, tmp_path, precision, keras_adam):
 
 
 def command(store, out, *more):
-    return [sys.executable, "-m", "audio2pose.train", "--store", store.folder, "--out", out, "--batch", "2", "--steps", "8", "--stream-from", "0",
+    return [sys.executable, "-m", "audio2pose.train", "--store", store.folder, "--out", out, "--batch", "2", "--steps", "8", "--rollout-start", "0",
             "--save-every", "2", "--log-every", "1", "--validate-every", "100", "--threads", "1", "--ema", ".9", *more]
 
 
@@ -105,7 +105,7 @@ def test_two_processes_resume_as_well(store, tmp_path):
 
 
 def test_streams_are_made_of_own_frames_and_true_targets(store):
-    batches = Batches(store, replace(QUICK, noise=0., augment=False, reset=0., stream_steps=5), statistics(store), 20)
+    batches = Batches(store, replace(QUICK, noise=0., augment=False, rollout_reset=0., rollout_steps=5), statistics(store), 20)
     history = []
     for step in range(30):
         seen,audio,target,truth = batches.next()
@@ -113,7 +113,7 @@ def test_streams_are_made_of_own_frames_and_true_targets(store):
         history.append((batches.sequence.copy(), batches.start.copy(), batches.age.copy(), seen.copy(), future))
         np.testing.assert_array_equal(truth[:, :, 6:], np.stack([store.motion[store.starts[i]+s:store.starts[i]+s+120] for i,s in zip(batches.sequence, batches.start)]))
         np.testing.assert_array_equal(audio, np.stack([store.audio[store.starts[i]+s:store.starts[i]+s+240] for i,s in zip(batches.sequence, batches.start)]))
-        batches.take(future)
+        batches.update_rollouts(future)
     ages = np.array([entry[2] for entry in history])
     assert ages.max()==4
     for before,now in zip(history, history[1:]):
@@ -123,17 +123,17 @@ def test_streams_are_made_of_own_frames_and_true_targets(store):
 
 
 def test_streams_stop_at_the_end_of_a_sequence_and_at_explosions(store):
-    batches = Batches(store, replace(QUICK, reset=0., stream_steps=1000), statistics(store), 20)
+    batches = Batches(store, replace(QUICK, rollout_reset=0., rollout_steps=1000), statistics(store), 20)
     for step in range(60):
         seen,_,target,_ = batches.next()
         assert (batches.start+240<=store.rows[batches.sequence]).all() and np.isfinite(seen).all()
         if step==30: target[0, 3] = np.nan
-        batches.take(target)
+        batches.update_rollouts(target)
         if step==31: assert batches.age[0]==0
 
 
 def test_columns_that_do_not_move_get_no_noise(store):
-    batches = Batches(store, replace(QUICK, stream=0., noise=.3), statistics(store), 20)
+    batches = Batches(store, replace(QUICK, rollout_fraction=0., noise=.3), statistics(store), 20)
     seen,_,_,truth = batches.next()
     assert not seen[..., :6].any() and (seen-truth)[..., 6].std()>0
 
@@ -145,7 +145,7 @@ def test_released_lesson_is_mse_of_raw_frames(store):
     assert torch.equal(motion, truth)
     torch.manual_seed(0)
     model = FACT(config)
-    loss,future = Lesson(model, presets["released"], statistics(store))(motion, audio, target, truth)
+    loss,future = TrainingObjective(model, presets["released"], statistics(store))(motion, audio, target, truth)
     assert torch.equal(loss, ((future-target)**2).mean())
     torch.testing.assert_close(loss, model.loss(motion, audio, target))
 
@@ -164,7 +164,7 @@ def test_every_kind_of_model_takes_a_step(store, tmp_path, change):
 
 
 def test_it_learns(store, tmp_path):
-    config = replace(QUICK, steps=120, batch=8, warmup=5, lr=1e-2, ema=.9, stream=0., velocity=0., augment=False, log_every=20, validate_every=120, save_every=120)
+    config = replace(QUICK, steps=120, batch=8, warmup=5, lr=1e-2, ema=.9, rollout_fraction=0., velocity_weight=0., augment=False, log_every=20, validate_every=120, save_every=120)
     train(store, config, replace(TINY, width=32), tmp_path/"run", progress=False)
     log = read_log(tmp_path/"run"/"log.csv")
     assert log[-1]["loss"]<.9*log[0]["loss"]
@@ -173,16 +173,16 @@ def test_it_learns(store, tmp_path):
 def test_plain_attention_is_attention():
     torch.manual_seed(0)
     q,k,v = torch.randn(3, 9, 2, 60, 16, requires_grad=True).bfloat16()
-    with PlainAttention(): plain = F.scaled_dot_product_attention(q, k, v, scale=.1)
+    with MathAttention(): plain = F.scaled_dot_product_attention(q, k, v, scale=.1)
     exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=.1)
     torch.testing.assert_close(plain.float(), exact, atol=.01, rtol=.02)
-    with PlainAttention(): same = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=.1)
+    with MathAttention(): same = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=.1)
     assert torch.equal(same, exact)
 
 
 def test_average_forgets_its_random_start():
     model = torch.nn.Linear(2, 2)
-    average = averaged(model, .995)
+    average = make_ema(model, .995)
     with torch.no_grad():
         for value in (1., 2., 3.):
             model.weight.fill_(value)
@@ -190,15 +190,15 @@ def test_average_forgets_its_random_start():
     assert 1.5<average.module.weight.mean()<3
 
 
-def test_rollout_and_liveliness(store):
+def test_rollout_and_rollout_metrics(store):
     frames = torch.from_numpy(np.pad(store.motion[:600], ((0, 0), (6, 0))))[None]
-    marks = liveliness(frames)
-    assert .5<marks["speed_ratio"]<2 and marks["root_distance"]<1
+    metrics = rollout_metrics(frames)
+    assert .5<metrics["speed_ratio"]<2 and metrics["root_distance"]<1
     frozen = frames.clone()
     frozen[:, 200:] = frozen[:, 200:201]
-    assert liveliness(frozen)["speed_ratio"]<1e-3
-    assert liveliness(frames+torch.arange(600)[None, :, None]/60*torch.eye(225)[6])["root_distance"]>5
-    assert np.isfinite(liveliness(torch.full((1, 300, 225), float("nan")))["speed_ratio"]) or True
+    assert rollout_metrics(frozen)["speed_ratio"]<1e-3
+    assert rollout_metrics(frames+torch.arange(600)[None, :, None]/60*torch.eye(225)[6])["root_distance"]>5
+    assert np.isfinite(rollout_metrics(torch.full((1, 300, 225), float("nan")))["speed_ratio"]) or True
     model = FACT(TINY).eval()
     assert rollout(model, frames[:, :120], torch.randn(1, 400, 35), 150, commit=7).shape==(1, 150, 225)
 
@@ -213,7 +213,7 @@ class Hostile:
 
 
 def test_complaints(store, tmp_path):
-    with pytest.raises(InputError, match="one cell|sees no GPU|device must be"): choose_device("tpu" if torch.cuda.is_available() else "cuda")
+    with pytest.raises(InputError, match="one cell|sees no GPU|device must be"): resolve_device("tpu" if torch.cuda.is_available() else "cuda")
     with pytest.raises(InputError, match='precision must be "auto", "fp32" or "bf16", got \'half\''): train(store, replace(QUICK, precision="half"), TINY, tmp_path/"run", progress=False)
     (tmp_path/"bad").mkdir()
     (tmp_path/"bad"/"checkpoint.pt").write_bytes(pickle.dumps(Hostile()))
@@ -222,7 +222,7 @@ def test_complaints(store, tmp_path):
     train(store, replace(QUICK, steps=1), TINY, tmp_path/"run", progress=False)
     with pytest.raises(InputError, match="begun with noise=0.15, not 0.2; go on with the same settings"): train(store, replace(QUICK, noise=.2), TINY, tmp_path/"run", progress=False)
     with pytest.raises(InputError, match="begun with model="): train(store, QUICK, replace(TINY, width=32), tmp_path/"run", progress=False)
-    with pytest.raises(InputError, match="the loss is nan at step"): train(store, replace(QUICK, lr=1e30, warmup=0, clip=0.), TINY, tmp_path/"wild", progress=False)
+    with pytest.raises(InputError, match="the loss is nan at step"): train(store, replace(QUICK, lr=1e30, warmup=0, max_grad_norm=0.), TINY, tmp_path/"wild", progress=False)
 
 
 @pytest.mark.gpu
@@ -230,6 +230,6 @@ def test_gpu_step_is_close_to_the_processor(store):
     if not torch.cuda.is_available(): pytest.skip("no GPU")
     losses = []
     for name in ("cpu", "cuda"):
-        run,lesson = set_up(store, replace(QUICK, precision="fp32"), TINY, torch.device(name))
-        losses.append([train_step(run, lesson, torch.device(name)).item() for _ in range(3)])
+        run,objective = build_run(store, replace(QUICK, precision="fp32"), TINY, torch.device(name))
+        losses.append([train_step(run, objective, torch.device(name)).item() for _ in range(3)])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)

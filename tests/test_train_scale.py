@@ -19,7 +19,7 @@ from audio2pose.data.windows import Store, statistics, toy_sequences, write_stor
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam
 from audio2pose.motion import Motion
-from audio2pose.train import Ahead, Batches, FusedKerasAdam, TrainConfig, presets, read_log, set_up, step_flops, train, train_step
+from audio2pose.train import Prefetcher, Batches, FusedKerasAdam, TrainConfig, presets, read_log, build_run, step_flops, train, train_step
 from test_train import QUICK, TINY, assert_same, checkpoint, one_thread  # noqa: F401
 
 FRESH = replace(presets["released"], steps=6, batch=4, log_every=1, validate_every=6, save_every=3)
@@ -49,7 +49,7 @@ def processes():
 @pytest.mark.parametrize("stream", [1., 0.])
 def test_killed_at_ten_random_points(store, tmp_path, stream):
     "SIGKILL at any moment, ten times over, with batches of the model's own frames and with batches made in advance"
-    config = replace(QUICK, steps=30, save_every=2, log_every=1, validate_every=1000, stream=stream, ema=.9)
+    config = replace(QUICK, steps=30, save_every=2, log_every=1, validate_every=1000, rollout_fraction=stream, ema=.9)
     straight = processes().Process(target=run_it, args=(store.folder, tmp_path/"straight", config))
     straight.start()
     straight.join(300)
@@ -99,7 +99,7 @@ def one_process(store, tmp_path_factory): return taught(store, tmp_path_factory.
 
 def taught(store, out, launcher, batch):
     "Folder of a short run with noise, augmentation and streams"
-    words = ["audio2pose.train", "--store", store.folder, "--steps", "6", "--stream-from", "0", "--log-every", "1", "--validate-every", "100",
+    words = ["audio2pose.train", "--store", store.folder, "--steps", "6", "--rollout-start", "0", "--log-every", "1", "--validate-every", "100",
              "--save-every", "100", "--threads", "1", "--precision", "fp32", "--lr", "1e-3", "--batch", str(batch), "--out", out]
     done = subprocess.run([*launcher, *words], check=False, capture_output=True, text=True, env=os.environ|{"OMP_NUM_THREADS": "1"}, timeout=300)
     assert done.returncode==0, done.stderr[-2000:]
@@ -132,20 +132,20 @@ def test_processes_share_one_stream_of_batches(store):
 
 @pytest.mark.parametrize("stream", [0., 1.])
 def test_parts_add_up(store, tmp_path, stream):
-    config = replace(QUICK, precision="fp32", batch=8, stream=stream)
+    config = replace(QUICK, precision="fp32", batch=8, rollout_fraction=stream)
     for parts in (1, 2, 8): train(store, replace(config, accumulate=parts), TINY, tmp_path/str(parts), progress=False)
     for parts in (2, 8): np.testing.assert_allclose(curve(tmp_path/"1"), curve(tmp_path/str(parts)), rtol=1e-3)
     with pytest.raises(InputError, match="batch of 8 does not divide into 3 parts"): train(store, replace(config, accumulate=3), TINY, tmp_path/"x", progress=False)
 
 
 def test_clipping_limits_a_step(store, tmp_path):
-    run,lesson = set_up(store, replace(FRESH, clip=1e-3), TINY, torch.device("cpu"))
-    train_step(run, lesson, torch.device("cpu"))
+    run,objective = build_run(store, replace(FRESH, clip=1e-3), TINY, torch.device("cpu"))
+    train_step(run, objective, torch.device("cpu"))
     assert torch.stack([p.grad.norm() for p in run.model.parameters()]).norm()<=1.001e-3
 
 
 def test_batches_in_advance_are_the_same_and_survive(store):
-    here,ahead = Batches(store, FRESH, statistics(store), 20),Ahead(Batches(store, FRESH, statistics(store), 20), depth=2)
+    here,ahead = Batches(store, FRESH, statistics(store), 20),Prefetcher(Batches(store, FRESH, statistics(store), 20), depth=2)
     for _ in range(10):
         for a,b in zip(here.next(), ahead.next()): np.testing.assert_array_equal(a, b.numpy())
         assert_same(here.state_dict(), ahead.state_dict())
@@ -157,7 +157,7 @@ def test_errors_of_the_feeding_thread_are_raised(store):
     broken = Batches(store, FRESH, statistics(store), 20)
     broken.stats = {}
     broken.config = replace(FRESH, augment=True)
-    ahead = Ahead(broken)
+    ahead = Prefetcher(broken)
     with pytest.raises(KeyError): ahead.next()
 
 
@@ -222,10 +222,10 @@ import sys, torch
 from dataclasses import replace
 from audio2pose.data.windows import Store
 from audio2pose.models.fact import FACTConfig
-from audio2pose.train import TrainConfig, set_up, train_step
+from audio2pose.train import TrainConfig, build_run, train_step
 config,small = TrainConfig(batch=4, precision="fp32"),FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True, residual=True)
 for compiled in (False, True):
-    run,lesson = set_up(Store(sys.argv[1]), config, small, torch.device("cpu"))
+    run,objective = build_run(Store(sys.argv[1]), config, small, torch.device("cpu"))
     teach = torch.compile(lesson, backend="aot_eager", fullgraph=True) if compiled else lesson
     print(*[train_step(run, teach, torch.device("cpu")).item() for _ in range(3)])
 """
@@ -256,10 +256,10 @@ def test_gpu_reaches_its_share_of_the_matrix_rate(tmp_path, store):
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     rate = 2*8192**3/seconds(lambda: a@a, 20)
     config = replace(presets["released"], precision="bf16")
-    run,lesson = set_up(store, config, FACTConfig(), torch.device("cuda"))
-    run.batches = Ahead(run.batches, pin=True)
-    teach = torch.compile(lesson)
-    time_of_step = seconds(lambda: train_step(run, teach, torch.device("cuda")), 50)
+    run,objective = build_run(store, config, FACTConfig(), torch.device("cuda"))
+    run.batches = Prefetcher(run.batches, pin=True)
+    loss_module = torch.compile(objective)
+    time_of_step = seconds(lambda: train_step(run, loss_module, torch.device("cuda")), 50)
     run.batches.close()
     (Path(os.environ.get("OUT", tmp_path))/"gpu.json").write_text(json.dumps(dict(matrix_rate=rate, step=time_of_step, hours=time_of_step*214_501/3600)))
     assert step_flops(config, FACTConfig())/time_of_step>=.4*rate

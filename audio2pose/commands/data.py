@@ -14,11 +14,11 @@ from typing import Annotated
 
 import typer
 
-from .base import application, one_line
+from .base import make_app, escape_line
 from ..core import InputError, atomic, data_folder
 
 # %% ../../nbs/815_commands.data.ipynb #6b281a1d
-app = application("Fetch, make, prepare and check data.")
+app = make_app("Fetch, make, prepare and check data.")
 
 # %% ../../nbs/815_commands.data.ipynb #25bae4ec
 @app.command("synth")
@@ -34,7 +34,7 @@ def synth(
     folder = folder or data_folder()/"synthetic"
     names = synthesise(folder, sequences, seed, seconds, workers)
     typer.echo(f"{len(names)} sequences")
-    typer.echo(one_line(str(folder.absolute())))
+    typer.echo(escape_line(str(folder.absolute())))
 
 # %% ../../nbs/815_commands.data.ipynb #8f996339
 def numbers(
@@ -52,7 +52,7 @@ def listed(
     most:int=20, # Lines to show
 )->list[str]:
     "Faults as lines, the many summed up"
-    lines = [one_line(f"  {name}: {line}") for name,some in faults.items() for line in some]
+    lines = [escape_line(f"  {name}: {line}") for name,some in faults.items() for line in some]
     return lines[:most]+([f"  ... and {len(lines)-most} more"] if len(lines)>most else [])
 
 # %% ../../nbs/815_commands.data.ipynb #be21abee
@@ -64,9 +64,9 @@ def tell_download(
     from audio2pose.data.download import ALTERNATIVES
     counts = {state: sum(file.state==state for file in got.files) for state in ("fetched", "kept", "failed")}
     typer.echo(f"{counts['fetched']} fetched, {counts['kept']} there already, {counts['failed']} failed; {got.unpacked} files unpacked")
-    for remark in got.remarks: typer.echo(one_line(remark))
+    for remark in got.remarks: typer.echo(escape_line(remark))
     for line in listed({file.file: [file.why] for file in got.failed}|{name: [f"not unpacked: {why}"] for name,why in got.refused.items()}): typer.echo(line, err=True)
-    typer.echo(one_line(str(folder.absolute())))
+    typer.echo(escape_line(str(folder.absolute())))
     if got.failed: typer.echo(f"What failed is listed in downloads.json; run again to try it again; {ALTERNATIVES}.", err=True)
 
 # %% ../../nbs/815_commands.data.ipynb #1eeb3128
@@ -116,8 +116,8 @@ def tell_prepared(
     if result.missing: typer.echo(f"{len(result.missing)} names of the splits are not here, from {result.missing[0]} to {result.missing[-1]}; report.json lists them")
     if result.faults: typer.echo(f"faults in {len(result.faults)}:", err=True)
     for line in listed(result.faults): typer.echo(line, err=True)
-    if result.windows: typer.echo(one_line(f"no windows to train on: {result.windows}"), err=True)
-    typer.echo(one_line(str(out.absolute())))
+    if result.windows: typer.echo(escape_line(f"no windows to train on: {result.windows}"), err=True)
+    typer.echo(escape_line(str(out.absolute())))
 
 # %% ../../nbs/815_commands.data.ipynb #4150b119
 @app.command("prepare")
@@ -160,9 +160,9 @@ def verify(
     if as_json: typer.echo(json.dumps(verdict.to_json(), indent=1))
     else:
         typer.echo(f"{verdict.clips} sequences ({verdict.kind}), {len(verdict.faults)} faults")
-        for fault in verdict.faults: typer.echo(one_line(f"  {fault.name}: {f'{fault.file}: ' if fault.file else ''}{fault.message}"))
+        for fault in verdict.faults: typer.echo(escape_line(f"  {fault.name}: {f'{fault.file}: ' if fault.file else ''}{fault.message}"))
         if verdict.fetch: typer.echo("to fetch again:")
-        for file in verdict.fetch: typer.echo(one_line(f"  {file}"))
+        for file in verdict.fetch: typer.echo(escape_line(f"  {file}"))
     if verdict.faults: raise typer.Exit(1)
 
 # %% ../../nbs/815_commands.data.ipynb #32a773fa
@@ -174,10 +174,10 @@ def inspect(
 ):
     "Look into a file: keys, shapes, ranges, frame rate, what its name says, and a picture."
     from audio2pose.data import verify as looking
-    for line in looking.inspect_file(file): typer.echo(one_line(line))
+    for line in looking.inspect_file(file): typer.echo(escape_line(line))
     if no_picture: return
     picture = picture or Path(f"{file.stem}.png")
     if picture.suffix.lower() not in (".png", ".svg", ".pdf"): raise InputError(f"--picture {picture}: a picture ends in .png, .svg or .pdf")
     figure = looking.picture(file)
     with atomic(picture) as scratch: figure.savefig(scratch)
-    typer.echo(one_line(str(picture.absolute())))
+    typer.echo(escape_line(str(picture.absolute())))

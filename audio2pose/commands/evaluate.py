@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from .base import application, one_line, stages
+from .base import make_app, escape_line, progress_stages
 from ..core import InputError, atomic
 
 # %% ../../nbs/820_commands.evaluate.ipynb #863bc3c3
@@ -24,7 +24,7 @@ def material(
     reference:Path,
     music:Path|None,
     skip_bad:bool,
-    begin:Callable, # From `stages`
+    begin:Callable, # From `progress_stages`
 )->tuple: # Motions, references, beats or None, sentences about files that were left out
     "What is in the folders"
     from audio2pose.evaluate import load_beats, load_clips
@@ -48,10 +48,10 @@ def score(
 )->list: # Evaluation, one for each protocol
     "Read, hear and score"
     from audio2pose.data.prepare import in_order
-    from audio2pose.evaluate import evaluate, named_protocol
-    for name in names: named_protocol(name)
+    from audio2pose.evaluate import evaluate, find_protocol
+    for name in names: find_protocol(name)
     results = []
-    with stages(3) as begin:
+    with progress_stages(3) as begin:
         made,real,beats,told = material(motions, reference, music, skip_bad, begin)
         begin(f"scoring under {' and '.join(names)}")
         under = partial(evaluate, made, real, music=beats, skip=skip, skip_bad=skip_bad, seed=seed)
@@ -82,7 +82,7 @@ def draw(
     return drawn
 
 # %% ../../nbs/820_commands.evaluate.ipynb #ba6bb82e
-app = application("Score dances.")
+app = make_app("Score dances.")
 
 # %% ../../nbs/820_commands.evaluate.ipynb #82d94c91
 @app.command("evaluate")
@@ -106,4 +106,4 @@ def evaluate(
     if as_json: typer.echo(json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False, allow_nan=False))
     else: typer.echo("\n".join(result.to_markdown() if as_markdown else tell(result) for result in results))
     if plot is not None and not as_json:
-        for path in drawn: typer.echo(one_line(str(path.absolute())))
+        for path in drawn: typer.echo(escape_line(str(path.absolute())))

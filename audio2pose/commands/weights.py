@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .base import application, one_line
+from .base import make_app, escape_line
 from ..core import data_folder
 
 # %% ../../nbs/845_commands.weights.ipynb #3b9729e8
@@ -35,15 +35,15 @@ def show_lines(
     fits = "there is no model here to try it with" if found.match.module is None else f"no: {unfit}" if unfit else "yes, all of it"
     lines = [("stored", found.container), ("model", found.match.kind), ("numbers", f"{found.numbers:,}" if found.numbers else ""), ("unsaid", found.match.remark), ("trained", found.trained), ("fits", fits)]
     lines += [("sha256", f"{digest}  {name}") for name,digest in found.hashes.items()]
-    return [one_line(f"{name:<9}{text}") for name,text in lines if text]
+    return [escape_line(f"{name:<9}{text}") for name,text in lines if text]
 
 # %% ../../nbs/845_commands.weights.ipynb #c3031001
-app = application("Which weights there are, what a file is, and how it becomes one of ours.")
+app = make_app("Which weights there are, what a file is, and how it becomes one of ours.")
 
 @app.command("list")
 def list_weights():
     "List the weights that are shipped, and those that can be fetched by name."
-    for line in list_lines(): typer.echo(one_line(line))
+    for line in list_lines(): typer.echo(escape_line(line))
 
 # %% ../../nbs/845_commands.weights.ipynb #dd289b3a
 Source = Annotated[Path, typer.Argument(help="A file of weights, a model folder, or a TensorFlow checkpoint (…/ckpt-N).")]
@@ -69,5 +69,5 @@ def convert(
     "Write weights as this package reads them. Nothing is written unless all of it fits."
     from audio2pose.models.identify import convert as converted
     found,written = converted(file, out, heads, ema)
-    typer.echo(one_line(f"{found.match.kind}; {found.trained}"))
-    typer.echo(one_line(str(written.absolute())))
+    typer.echo(escape_line(f"{found.match.kind}; {found.trained}"))
+    typer.echo(escape_line(str(written.absolute())))

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from ..core import InputError, atomic
 from .fact import FACT, FACTConfig, config_from_json, find_config, keras_state, sizes_from_state
-from .motionbert import ActionNet, DSTformer, MeshRegressor, config_of, official_names, task_model
+from .motionbert import ActionNet, DSTformer, MeshRegressor, infer_config, to_official_names, empty_task_model
 from .retrieval import Retrieval
 from .rtmdet import RTMDet, detector_sizes, from_onnx
 from .rtmw3d import RTMW3D, pose_sizes
 from .tensorflow import TensorBundle, find_bundle, variables
-from .weights import file_sha256, known_weights, load_contents, misfits, trained_on
+from .weights import file_sha256, known_weights, load_contents, mismatches, trained_on
 
 # %% ../../nbs/480_models.identify.ipynb #341561c0
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Match:
     remark:str = "" # What the file does not say
 
     @property
-    def mismatches(self)->dict[str, list[str]]: return misfits(self.module, self.state) if self.module is not None else {}
+    def mismatches(self)->dict[str, list[str]]: return mismatches(self.module, self.state) if self.module is not None else {}
 
 # %% ../../nbs/480_models.identify.ipynb #32a6fa97
 def fact_config(
@@ -59,7 +59,7 @@ def match_fact(
     try: config = stored or fact_config(state)
     except InputError: return Match("a FACT with parts missing")
     with torch.device("meta"): model = FACT(config)
-    said = {FACTConfig(): "as in the paper", FACTConfig.small(): "the size of the shipped one"}.get(config, f"{config.width} wide, MLP {config.mlp}, {' + '.join(map(str, config.depths))} blocks")
+    said = {FACTConfig(): "as in the paper", FACTConfig.small(): "the size of the shipped one"}.get(config, f"{config.width} wide, MLP {config.mlp}, {' + '.join(map(str, config.block_counts))} blocks")
     return Match(f"FACT, {said}", model, state, "" if stored or config.width==FACTConfig.width else "how many attention heads it has is not in the file")
 
 # %% ../../nbs/480_models.identify.ipynb #fb9ccf73
@@ -67,14 +67,14 @@ def match_dstformer(
     state:dict[str, Tensor],
 )->Match|None:
     "Is it MotionBERT's encoder, alone or with a head?"
-    encoder = official_names(state)
+    encoder = to_official_names(state)
     if not any(name.startswith("blocks_st.") for name in encoder): return None
-    try: config = config_of(encoder, "")
+    try: config = infer_config(encoder, "")
     except InputError: return Match("a DSTformer with parts missing")
     if "head.fc1.weight" not in state:
         with torch.device("meta"): return Match(str(config), DSTformer(config), encoder)
     task = MeshRegressor if "head.head_pose.weight" in state else ActionNet
-    with torch.device("meta"): model = task_model(task, state, "")
+    with torch.device("meta"): model = empty_task_model(task, state, "")
     what = "a body (mesh)" if task is MeshRegressor else f"{len(state['head.fc2.weight'])} action classes" if "head.fc2.weight" in state else "an action embedding"
     parts = nn.ModuleDict(dict(backbone=model.backbone, head=model.head))
     return Match(f"{config} with {what}", parts, {name: tensor for name,tensor in state.items() if not name.startswith(("head.smpl.", "head.J_regressor", "body."))})

@@ -7,7 +7,7 @@ __all__ = ['JOINTS', 'FEATURES', 'feature_groups', 'feet', 'CONDITIONS', 'condit
            'headings', 'vertical_rotations', 'foot_contacts', 'encode', 'decode', 'generations', 'matmul3',
            'local_positions', 'extended_beats', 'grid_times', 'at_times', 'motion_energy', 'Clip', 'known_features',
            'clip_of', 'MotionFlowConfig', 'condition', 'rotary', 'FlowBlock', 'time_embedding', 'MotionFlow',
-           'stop_envelope', 'motion_beats', 'standardise_by', 'joint_features', 'context_mask', 'given_mask', 'Windows',
+           'stop_envelope', 'motion_beats', 'fit_statistics', 'joint_features', 'context_mask', 'given_mask', 'Windows',
            'foot_steps', 'masked_mean', 'body_loss', 'flow_loss', 'training_state', 'resumed', 'learning_rate',
            'mean_gradients', 'fit', 'sample', 'style_index', 'blocks', 'dance_beats', 'to_motion', 'limit_rotations',
            'standard_energy', 'seed_context', 'musical_grid', 'dance_to_beats', 'save_pretrained', 'config_of',
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ..body.footing import TOE_HEIGHT, settle
 from ..core import FPS, InputError, asset, atomic
-from .weights import check_fit, fit_state_dict, load_state_dict
+from .weights import check_state_dict, load_strict, load_state_dict
 from ..motion import Motion, forward_kinematics
 from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rotation_6d, rotation_6d_to_matrix
 from ..skeleton import SMPL_24
@@ -401,7 +401,7 @@ def motion_beats(
     return max(found, key=lambda pair: pair[0])[1]
 
 # %% ../../nbs/420_models.motion_flow.ipynb #37ab11fc
-def standardise_by(self:MotionFlow,
+def fit_statistics(self:MotionFlow,
     clips:Sequence[Clip], # The training set
     least:float=.05, # Floor of the deviations; a tenth of it for the root's steps
 ):
@@ -419,7 +419,7 @@ def standardise_by(self:MotionFlow,
     for name,values in (("mean", mean), ("std", std), ("pace", np.maximum(pace, .02)), ("energy", (energy.mean(), max(energy.std(), .1)))):
         getattr(self, name).copy_(torch.as_tensor(np.array(values)))
 
-MotionFlow.standardise_by = standardise_by
+MotionFlow.fit_statistics = fit_statistics
 
 # %% ../../nbs/420_models.motion_flow.ipynb #0e69878e
 limbs = {"root": (0,), "left leg": (1, 4, 7, 10), "right leg": (2, 5, 8, 11), "trunk": (3, 6, 9, 12, 15), "left arm": (13, 16, 18, 20), "right arm": (14, 17, 19, 21)}
@@ -887,7 +887,7 @@ def from_pretrained(cls:type[MotionFlow],
     if not weights.is_file(): raise InputError(f"{path}: no model.safetensors there; save a model there with model.save_pretrained")
     model = cls(config_of(weights))
     state = load_state_dict(weights)
-    check_fit(model, state, str(weights))
-    return fit_state_dict(model, {name: tensor.float() for name,tensor in state.items()}, str(weights)).eval()
+    check_state_dict(model, state, str(weights))
+    return load_strict(model, {name: tensor.float() for name,tensor in state.items()}, str(weights)).eval()
 
 MotionFlow.from_pretrained = classmethod(from_pretrained)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['pose_input', 'pose_sizes', 'depth_range', 'camera_distance', 'pose_mean', 'pose_std', 'ScaleNorm', 'Scale',
-           'GatedAttention', 'PoseHead', 'RTMW3D', 'load_rtmw3d', 'crop_frames', 'taps', 'cropped', 'peaks', 'placed',
-           'refined', 'poses']
+           'GatedAttentionUnit', 'RTMW3DHead', 'RTMW3D', 'load_rtmw3d', 'crop_regions', 'interpolation_taps',
+           'crop_pictures', 'simcc_maximum', 'bins_to_points', 'refine_bins', 'estimate_poses']
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #48352b6a
 import os
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import InputError
-from .rtmdet import ConvUnit, CSPNeXt, Pyramid, Size, normalised
-from .weights import fetch_known, fit_state_dict, load_state_dict
+from .rtmdet import ConvModule, CSPNeXt, CSPNeXtPAFPN, ModelSize, normalise
+from .weights import fetch_known, load_strict, load_state_dict
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #c856777c
 class ScaleNorm(nn.Module):
@@ -38,7 +38,7 @@ class Scale(nn.Module):
     def forward(self, x): return x*self.scale
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #3ea53cd1
-class GatedAttention(nn.Module):
+class GatedAttentionUnit(nn.Module):
     "Attention between points, with squared rectifiers in the place of a softmax (Hua et al., 2022)"
     def __init__(self, width:int=256, inner:int=512, key:int=128):
         super().__init__()
@@ -56,16 +56,16 @@ class GatedAttention(nn.Module):
 # %% ../../nbs/450_models.rtmw3d.ipynb #8803d2f0
 pose_input = (288, 384, 288) # Width and height of the crop, px, and layers of depth
 
-class PoseHead(nn.Module):
+class RTMW3DHead(nn.Module):
     "Two maps → logits of columns, rows and layers for every point"
     def __init__(self, width:int, points:int=133): # Channels of the deep map
         super().__init__()
-        def unit(width_in, width_out): return ConvUnit(width_in, width_out, 7, activation=nn.ReLU)
+        def unit(width_in, width_out): return ConvModule(width_in, width_out, 7, activation=nn.ReLU)
         self.conv_dec = unit(width//4, width//4)
         self.final_layer,self.final_layer2 = unit(width, points),unit(width//4+width//2, points)
         self.mlp = nn.Sequential(ScaleNorm(108), nn.Linear(108, 128, bias=False))
         self.mlp2 = nn.Sequential(ScaleNorm(432), nn.Linear(432, 128, bias=False))
-        self.gau = GatedAttention()
+        self.gau = GatedAttentionUnit()
         self.cls_x,self.cls_y,self.cls_z = (nn.Linear(256, 2*side, bias=False) for side in pose_input)
 
     def forward(self, shallow, deep): # (B, C/2, 24, 18), (B, C, 12, 9)
@@ -75,7 +75,7 @@ class PoseHead(nn.Module):
         return self.cls_x(tokens), self.cls_y(tokens), self.cls_z(tokens)
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #145fa350
-pose_sizes = {"l": Size(1., 1.), "x": Size(1.33, 1.25)}
+pose_sizes = {"l": ModelSize(1., 1.), "x": ModelSize(1.33, 1.25)}
 
 class RTMW3D(nn.Module):
     "The whole network: normalised crops → logits of 576 columns, 768 rows and 576 layers"
@@ -83,7 +83,7 @@ class RTMW3D(nn.Module):
         super().__init__()
         if name not in pose_sizes: raise InputError(f"RTMW3D: no size is called {name!r}; there are {', '.join(pose_sizes)}")
         self.name,size = name,pose_sizes[name]
-        self.backbone,self.neck,self.head = CSPNeXt(size),Pyramid(size),PoseHead(size.widths[4])
+        self.backbone,self.neck,self.head = CSPNeXt(size),CSPNeXtPAFPN(size),RTMW3DHead(size.widths[4])
 
     def forward(self, x:Float[Tensor, "B 3 384 288"])->tuple[Float[Tensor, "B 133 576"], Float[Tensor, "B 133 768"], Float[Tensor, "B 133 576"]]:
         return self.head(*self.neck(*self.backbone(x))[1:])
@@ -96,10 +96,10 @@ def load_rtmw3d(
     "A pose network with trained weights"
     model = RTMW3D(name).eval()
     path = Path(weights) if weights is not None else fetch_known(f"rtmw3d_{name}")
-    return fit_state_dict(model, load_state_dict(path), str(path)).requires_grad_(False)
+    return load_strict(model, load_state_dict(path), str(path)).requires_grad_(False)
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #29bb8b41
-def crop_frames(
+def crop_regions(
     boxes:Float[Tensor, "B 4"], # From corner to corner, px
     padding:float=1.25,
 )->tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]: # Centre; width and height of what is cut out, px
@@ -110,7 +110,7 @@ def crop_frames(
     return centre, torch.stack([width, width/aspect], -1)
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #5ccdb2bf
-def taps(
+def interpolation_taps(
     place:Float[Tensor, "B N"], # Px
     size:int, # Pixels there are
 )->list[tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]]: # The lower and the upper pixel, each with its weight
@@ -124,16 +124,16 @@ def taps(
     return found
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #40ae46ae
-def cropped(
+def crop_pictures(
     pictures:UInt8[Tensor, "N H W 3"],
     which:Int[Tensor, "B"], # Picture of each crop
     centre:Float[Tensor, "B 2"],
-    size:Float[Tensor, "B 2"], # From `crop_frames`
+    size:Float[Tensor, "B 2"], # From `crop_regions`
 )->UInt8[Tensor, "B 384 288 3"]:
     "Cut people out of a batch of pictures"
     width,height = pose_input[:2]
     def grid(axis, count): return (torch.arange(count, device=size.device)-count/2)[None]*(size[:, axis:axis+1]/count)+centre[:, axis:axis+1]
-    columns,rows = taps(grid(0, width), pictures.shape[2]),taps(grid(1, height), pictures.shape[1])
+    columns,rows = interpolation_taps(grid(0, width), pictures.shape[2]),interpolation_taps(grid(1, height), pictures.shape[1])
     total = 0
     for y,down in rows:
         for x,across in columns:
@@ -144,7 +144,7 @@ def cropped(
 depth_range = 2.1744869 # m, on either side of the hips
 camera_distance = 5.14388 # m; what the published programs add to every depth
 
-def peaks(
+def simcc_maximum(
     logits:tuple[Float[Tensor, "B K _"], Float[Tensor, "B K _"], Float[Tensor, "B K _"]], # Of columns, rows and layers
 )->tuple[Int[Tensor, "B K 3"], Float[Tensor, "B K"]]: # Classes, -1 where nothing was seen; scores
     "The most likely classes and the score"
@@ -154,9 +154,9 @@ def peaks(
     return torch.where((score>0)[..., None], bins, -1), score
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #b2bf97c2
-def placed(
+def bins_to_points(
     bins:Float[Tensor, "B K 3"], # Classes; fractions if refined
-    centre:Float[Tensor, "B 2"], # From `crop_frames`, px
+    centre:Float[Tensor, "B 2"], # From `crop_regions`, px
     size:Float[Tensor, "B 2"],
 )->Float[Tensor, "B K 3"]: # x, y in px of the picture; z in m against the hips
     "Classes as places"
@@ -166,7 +166,7 @@ def placed(
     return torch.cat([xy, (share[..., 2:]*2-1)*depth_range], -1)
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #c8364429
-def refined(
+def refine_bins(
     bins:Int[Tensor, "B K 3"],
     logits:tuple[Float[Tensor, "B K _"], Float[Tensor, "B K _"], Float[Tensor, "B K _"]],
 )->Float[Tensor, "B K 3"]: # Within half a class of `bins`
@@ -184,7 +184,7 @@ def refined(
 pose_mean,pose_std = (123.675, 116.28, 103.53),(58.395, 57.12, 57.375) # Red, green, blue
 
 @torch.inference_mode()
-def poses(
+def estimate_poses(
     model:RTMW3D,
     pictures:UInt8[Tensor, "N H W 3"], # Blue, green, red; on the model's device
     which:Int[Tensor, "B"], # Picture of each box
@@ -193,8 +193,8 @@ def poses(
 )->tuple[Float[Tensor, "B K 3"], Float[Tensor, "B K"]]: # x, y in px, z in m; raw scores. On the device
     "Points of people in a batch of pictures"
     weight = next(model.parameters())
-    centre,size = crop_frames(boxes)
-    crops = cropped(pictures, which, centre, size).flip(-1)
-    logits = model(normalised(crops, pose_mean, pose_std, weight.dtype))
-    bins,score = peaks(logits)
-    return placed(refined(bins, logits) if refine else bins.float(), centre, size), score
+    centre,size = crop_regions(boxes)
+    crops = crop_pictures(pictures, which, centre, size).flip(-1)
+    logits = model(normalise(crops, pose_mean, pose_std, weight.dtype))
+    bins,score = simcc_maximum(logits)
+    return bins_to_points(refine_bins(bins, logits) if refine else bins.float(), centre, size), score

@@ -7,7 +7,7 @@ from time import perf_counter
 import pytest
 import torch
 
-from audio2pose.generate import autoregress, dancing_twin
+from audio2pose.generate import autoregress, for_inference
 from audio2pose.models.fact import FACT, FACTConfig
 
 pytestmark = pytest.mark.benchmark
@@ -46,11 +46,11 @@ def seconds_per_frame(runs, steps, repeats):
 def test_paper_size_generation(steps=12, repeats=3):
     model = paper_model()
     motion,audio = .5*torch.randn(1, 120, 225),torch.randn(1, 240+steps-1, 35)
-    twin = dancing_twin(model)
+    twin = for_inference(model)
     runs = {
-        "plain loop, every token": lambda: plain_loop(model, model.tokens, motion, audio, steps),
+        "plain loop, every token": lambda: plain_loop(model, model.output_tokens, motion, audio, steps),
         "plain loop, forward": lambda: plain_loop(model, model, motion, audio, steps),
-        "plain loop, oneDNN": lambda: plain_loop(twin, twin.tokens, motion, audio, steps),
+        "plain loop, oneDNN": lambda: plain_loop(twin, twin.output_tokens, motion, audio, steps),
         "exact fp32": lambda: autoregress(model, motion, audio),
         "bf16": lambda: autoregress(model, motion, audio, precision="bf16"),
         "commit 4": lambda: autoregress(model, motion, audio, commit=4),

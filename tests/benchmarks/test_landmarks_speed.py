@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from audio2pose.extract import landmarks as stage
 from audio2pose.engine.workers import Job
-from audio2pose.extract.landmarks import Extraction, Machine, Settings, Weights, extract, load_nets, seeded
+from audio2pose.extract.landmarks import Extraction, ComputeConfig, LandmarkConfig, Weights, extract, load_networks, random_network
 from audio2pose.data.manifest import Segment
 from audio2pose.models import rtmdet, rtmw3d
-from audio2pose.models.rtmdet import RTMDet, best_cells, detector_mean, detector_std, fitted_size, people, strides
-from audio2pose.models.rtmw3d import RTMW3D, crop_frames, pose_mean, pose_std
+from audio2pose.models.rtmdet import RTMDet, top_cells, detector_mean, detector_std, letterbox_size, people, strides
+from audio2pose.models.rtmw3d import RTMW3D, crop_regions, pose_mean, pose_std
 
 pytestmark = pytest.mark.benchmark
 BOX = np.array([[400., 100, 700, 650]], np.float32)
@@ -45,13 +45,13 @@ def usual_loop(path, detector, pose, count):
     with av.open(str(path)) as container, torch.inference_mode():
         for frame in container.decode(video=0):
             picture = torch.from_numpy(frame.to_ndarray(format="bgr24")).permute(2, 0, 1)[None]
-            height,width = fitted_size(*picture.shape[2:], 640)
+            height,width = letterbox_size(*picture.shape[2:], 640)
             square = F.pad(F.interpolate(picture, (height, width), mode="bilinear"), (0, 640-width, 0, 640-height), value=114).contiguous()
             x = (square.float()-torch.tensor(detector_mean)[:, None, None])/torch.tensor(detector_std)[:, None, None]
-            levels = [best_cells(*maps, stride) for *maps,stride in zip(*detector(x), strides)]
+            levels = [top_cells(*maps, stride) for *maps,stride in zip(*detector(x), strides)]
             scores,boxes = (torch.cat(parts, 1)[0].numpy() for parts in zip(*levels))
             people(scores, boxes, tuple(picture.shape[2:]), 640, .05)
-            centre,size = crop_frames(torch.from_numpy(BOX))
+            centre,size = crop_regions(torch.from_numpy(BOX))
             ways = [(torch.arange(n)-n/2)/n*size[0, axis]+centre[0, axis] for axis,n in ((0, 288), (1, 384))]
             grid = torch.stack(torch.meshgrid(*ways, indexing="xy"), -1)[None]/torch.tensor([1280, 720])*2-1
             crop = F.grid_sample(picture.float(), grid, align_corners=False).flip(1)
@@ -60,13 +60,13 @@ def usual_loop(path, detector, pose, count):
             if len(found)==count: return
 
 
-def our_stage(path, nets, settings, machine, out, monkeypatch):
+def our_stage(path, networks, settings, compute, out, monkeypatch):
     "The same through the stage"
     with monkeypatch.context() as patch:
         patch.setattr(stage, "people", lambda *args: (people(*args), (BOX, np.ones(1, np.float32)))[1])
-        patch.setattr(stage, "load_nets", lambda *args: nets)
+        patch.setattr(stage, "load_nets", lambda *args: networks)
         weights = Weights("rtmdet_m", None, None),Weights("rtmw3d_l", None, None)
-        outcome, = Extraction(settings, machine, weights, out)(iter([Job(str(path), {"film": Segment("film", path.name)})]))
+        outcome, = Extraction(settings, compute, weights, out)(iter([Job(str(path), {"film": Segment("film", path.name)})]))
     assert (outcome.outcome, outcome.info["frames"], outcome.info["nobody"])==("made", 21, 0)
     return outcome.info["spent"]
 
@@ -80,16 +80,16 @@ def clocked(function):
 
 @pytest.mark.timeout(600)
 def test_faster_than_the_usual_loop(film, tmp_path, monkeypatch, capsys):
-    plain = seeded(RTMDet, "m"),seeded(RTMW3D, "l")
+    plain = random_network(RTMDet, "m"),random_network(RTMW3D, "l")
     weights = Weights("rtmdet_m", None, None),Weights("rtmw3d_l", None, None)
     kinds = {"fp32, every frame": ("fp32", 1, 1.05), "fp32, every 5th": ("fp32", 5, 2.1), "bf16, every 5th": ("bf16", 5, 3.)}
-    nets = {precision: load_nets(*weights, precision, torch.device("cpu")) for precision in ("fp32", "bf16")}
+    networks = {precision: load_networks(*weights, precision, torch.device("cpu")) for precision in ("fp32", "bf16")}
     best = {}
     for _ in range(2): # In turns: what disturbs one disturbs all
         spent,_ = clocked(lambda: usual_loop(film, *plain, 5))
         best["loop"] = np.minimum(best.get("loop", np.inf), spent/5)
-        for name,(precision,every,_) in kinds.items():
-            spent,said = clocked(lambda precision=precision, every=every: our_stage(film, nets[precision], Settings(precision=precision, every=every), Machine(), tmp_path, monkeypatch))
+        for name,(precision,detect_every,_) in kinds.items():
+            spent,said = clocked(lambda precision=precision, detect_every=detect_every: our_stage(film, networks[precision], LandmarkConfig(precision=precision, detect_every=detect_every), ComputeConfig(), tmp_path, monkeypatch))
             best[name] = np.minimum(best.get(name, np.inf), spent/21)
     with capsys.disabled():
         print(f"\n{'s per frame':<20}{'wall':>8}{'times':>7}{'processor':>11}{'times':>7}   {torch.get_num_threads()} threads")
@@ -103,10 +103,10 @@ def test_ten_thousand_segments(tmp_path, capsys):
     "Seconds to start and to resume"
     rows = [f"v{i//10:04d}\tv{i//10:04d}-{i%10:03d}\t{i%10*5}\t{i%10*5+4.5}" for i in range(10_000)]
     (tmp_path/"many.tsv").write_text("\n".join(["VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND", *rows]))
-    chosen = Settings(detector="nano")
+    chosen = LandmarkConfig(detector="nano")
     clock = {}
     for name in ("all done, files missing", "resume"): clock[name],_ = clocked(lambda: extract(tmp_path/"many.tsv", tmp_path/"out", chosen, weights=("random", "random"), progress=False))
-    clock["start"],_ = clocked(lambda: stage.jobs_of(*stage.read_segments(tmp_path/"many.tsv")))
+    clock["start"],_ = clocked(lambda: stage.video_jobs(*stage.read_segments(tmp_path/"many.tsv")))
     with capsys.disabled():
         print()
         for name,(wall,cpu) in clock.items(): print(f"{name:<26}{wall:6.2f} s wall{cpu:6.2f} s processor")

@@ -37,7 +37,7 @@ class PlainMLP(nn.Module):
     def forward(self, x): return self.fc2(nn.functional.gelu(self.fc1(x)))
 
 
-class PlainAttention(nn.Module):
+class MathAttention(nn.Module):
     def __init__(self, attention):
         super().__init__()
         self.qkv,self.proj,self.heads = plain_linear(attention.qkv),plain_linear(attention.proj),attention.heads
@@ -58,7 +58,7 @@ def plain(model):
     "The same model, attention written out"
     for name,part in list(model.named_modules()):
         above = model.get_submodule(name.rpartition(".")[0])
-        if isinstance(part, Attention): setattr(above, name.rpartition(".")[2], PlainAttention(part))
+        if isinstance(part, Attention): setattr(above, name.rpartition(".")[2], MathAttention(part))
         if isinstance(part, MLP): setattr(above, name.rpartition(".")[2], PlainMLP(part))
     model.pre_logits.fc,model.joints_embed = plain_linear(model.pre_logits.fc),plain_linear(model.joints_embed)
     model.ts_attn = nn.ModuleList(map(plain_linear, model.ts_attn))
@@ -90,7 +90,7 @@ def test_speed(size, repeats=5):
     x = torch.rand(1, 243, 17, 3)*2-1
     models = {"explicit softmax": plain(seeded(size)), "fp32": seeded(size)}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported(): models["bf16"] = seeded(size).to_bf16()
-    runs = {name: lambda model=model: model.pre_logits(model.tokens(x)) for name,model in models.items()}
+    runs = {name: lambda model=model: model.pre_logits(model.last_hidden_state(x)) for name,model in models.items()}
     best,said = best_of(runs, repeats)
     plain_time,plain_said = best["explicit softmax"],said["explicit softmax"]
     print(f"\n{size}, 243 frames, {torch.get_num_threads()} thread(s)")
@@ -145,7 +145,7 @@ def test_gpu_throughput(size, batch=32, repeats=10):
     if not torch.cuda.is_available(): pytest.skip("no CUDA device")
     x = (torch.rand(batch, 243, 17, 3)*2-1).cuda()
     models = {"fp32": seeded(size).cuda(), "bf16": seeded(size).cuda().to_bf16()}
-    ways = {name: (lambda model=model: model.pre_logits(model.tokens(x))) for name,model in models.items()}
+    ways = {name: (lambda model=model: model.pre_logits(model.last_hidden_state(x))) for name,model in models.items()}
     ways["bf16, compiled"] = torch.compile(ways["bf16"])
     def timed(run):
         said = run()

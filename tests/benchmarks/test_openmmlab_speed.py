@@ -17,7 +17,7 @@ import torch
 from test_landmarks_speed import BOX, clocked, film, our_stage  # noqa: F401
 from test_openmmlab import mmdet, mmpose, rtmpose3d  # noqa: F401
 
-from audio2pose.extract.landmarks import Machine, Settings, Weights, load_nets, seeded
+from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, Weights, load_networks, random_network
 from audio2pose.models import openmmlab
 from audio2pose.models.rtmdet import RTMDet
 from audio2pose.models.rtmw3d import RTMW3D
@@ -31,7 +31,7 @@ def official_loop(shots, detector, pose, tools):
     "As `demo/body3d_img2pose_demo.py` goes through a video"
     from mmdet.apis import inference_detector
     for picture in shots:
-        with openmmlab.quiet():
+        with openmmlab.suppress_warnings():
             assert not (inference_detector(detector, picture).pred_instances.scores>.3).any()
             person, = tools.infer(pose, picture, BOX)
     return person
@@ -39,7 +39,7 @@ def official_loop(shots, detector, pose, tools):
 
 def test_faster_than_the_programs_themselves(film, rtmpose3d, tmp_path, monkeypatch, capsys):  # noqa: F811
     from mmpose.utils import adapt_mmdet_pipeline
-    ours = seeded(RTMDet, "m"),seeded(RTMW3D, "l")
+    ours = random_network(RTMDet, "m"),random_network(RTMW3D, "l")
     with torch.no_grad():
         for predict in ours[0].bbox_head.rtm_cls: predict.bias -= 50
     theirs = openmmlab.build_detector("m"),openmmlab.build_pose("l")
@@ -47,14 +47,14 @@ def test_faster_than_the_programs_themselves(film, rtmpose3d, tmp_path, monkeypa
     theirs[0].cfg = adapt_mmdet_pipeline(theirs[0].cfg)
     kinds = {"fp32, every frame": ("fp32", 1), "fp32, every 5th": ("fp32", 5), "bf16, every 5th": ("bf16", 5)}
     weights = Weights("rtmdet_m", None, None),Weights("rtmw3d_l", None, None)
-    nets = {precision: load_nets(*weights, precision, torch.device("cpu")) for precision in ("fp32", "bf16")}
+    networks = {precision: load_networks(*weights, precision, torch.device("cpu")) for precision in ("fp32", "bf16")}
     shots,best = [frame.picture for frame in frames(film, [Cut("some", 0, .16)])],{}
     official_loop(shots[:1], *theirs, rtmpose3d) # Once, for what is done only once
     for _ in range(ROUNDS): # In turns: what disturbs one disturbs all
         spent,_ = clocked(lambda: official_loop(shots, *theirs, rtmpose3d))
         best["official loop"] = np.minimum(best.get("official loop", np.inf), spent/len(shots))
-        for name,(precision,every) in kinds.items():
-            spent,_ = clocked(lambda precision=precision, every=every: our_stage(film, nets[precision], Settings(precision=precision, every=every), Machine(), tmp_path, monkeypatch))
+        for name,(precision,detect_every) in kinds.items():
+            spent,_ = clocked(lambda precision=precision, detect_every=detect_every: our_stage(film, networks[precision], LandmarkConfig(precision=precision, detect_every=detect_every), ComputeConfig(), tmp_path, monkeypatch))
             best[name] = np.minimum(best.get(name, np.inf), spent/21)
     with capsys.disabled():
         print(f"\n{'s per frame':<20}{'wall':>8}{'times':>7}{'processor':>11}{'times':>7}   {torch.get_num_threads()} threads, {len(shots)} frames") # noqa: T201

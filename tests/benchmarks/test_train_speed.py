@@ -16,7 +16,7 @@ import torch
 from audio2pose.data.windows import Store, toy_sequences, write_store
 from audio2pose.models.fact import FACT, Attention, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam
-from audio2pose.train import Ahead, presets, set_up, step_flops, train_step
+from audio2pose.train import Prefetcher, presets, build_run, step_flops, train_step
 
 pytestmark = pytest.mark.benchmark
 BATCH = 4
@@ -33,12 +33,12 @@ def plain_trainer(batches):
     torch.manual_seed(0)
     model = FACT(FACTConfig())
     for part in model.modules():
-        if isinstance(part, Attention): part.attend = explicit
+        if isinstance(part, Attention): part.attention_op = explicit
     optimiser = KerasAdam(model.parameters(), lr=1e-4)
     def step():
         motion,audio,target,_ = map(torch.as_tensor, batches.next())
         optimiser.zero_grad()
-        loss = ((model.tokens(motion, audio)[:, :20]-target)**2).mean()
+        loss = ((model.output_tokens(motion, audio)[:, :20]-target)**2).mean()
         loss.backward()
         optimiser.step()
         return loss.item()
@@ -49,10 +49,10 @@ def trainer(kind, store, batch=BATCH, parts=1):
     "A function that takes a step (plain, fp32 or bf16), and its optimiser"
     config = replace(presets["released"], batch=batch, precision=kind if kind!="plain" else "fp32", accumulate=parts)
     if kind=="plain":
-        run,_ = set_up(store, config, FACTConfig(width=8, heads=2, mlp=8, motion_layers=1, audio_layers=1, cross_layers=1), CPU)
+        run,_ = build_run(store, config, FACTConfig(width=8, heads=2, mlp=8, motion_layers=1, audio_layers=1, cross_layers=1), CPU)
         return plain_trainer(run.batches)
-    run,lesson = set_up(store, config, FACTConfig(), CPU)
-    return lambda: train_step(run, lesson, CPU).item(), run.optimiser
+    run,objective = build_run(store, config, FACTConfig(), CPU)
+    return lambda: train_step(run, objective, CPU).item(), run.optimiser
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_memory(folder, batch=16):
 
 def test_batches_keep_up(folder):
     "A batch of 32 is made in a small part of the 16 ms that a GPU at 450 TFLOP/s would take for its step"
-    run,_ = set_up(Store(folder), presets["released"], FACTConfig(width=8, heads=2, mlp=8, motion_layers=1, audio_layers=1, cross_layers=1), CPU)
-    ahead = Ahead(run.batches)
+    run,_ = build_run(Store(folder), presets["released"], FACTConfig(width=8, heads=2, mlp=8, motion_layers=1, audio_layers=1, cross_layers=1), CPU)
+    ahead = Prefetcher(run.batches)
     begun = perf_counter()
     for _ in range(200): ahead.next()
     seconds = (perf_counter()-begun)/200
