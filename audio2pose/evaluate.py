@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 from . import __version__
 from .core import FPS, InputError, asset, require
 from .metrics import beat, contact, motion as motion_features
-from .metrics.motion import Gaussian, diversity, gaussian, gaussian_distance, zero_start
+from .metrics.motion import Gaussian, diversity, gaussian, gaussian_distance, root_at_origin
 from .motion import Motion
 from .skeleton import SMPL_24
 
@@ -217,7 +217,7 @@ def scored_frames(
     "The frames of a generated clip that its protocol looks at"
     stop = None if protocol.max_seconds is None else round(protocol.max_seconds*FPS)
     part = positions[round(skip*FPS):stop]
-    return zero_start(part) if protocol.start=="zero" else part
+    return root_at_origin(part) if protocol.start=="zero" else part
 
 # %% ../nbs/620_evaluate.ipynb #c2d55069
 def beat_scores(
@@ -240,7 +240,7 @@ def clip_metrics(
     part:Float[np.ndarray, "t 24 3"], # From `scored_frames`
 )->dict[str, float]:
     "What a clip scores by itself"
-    slides,down = contact.foot_slides(part, FPS)
+    slides,down = contact.foot_contact_and_skating(part, FPS)
     return dict(pfc=contact.pfc(part[::2], FPS/2), sliding=float(slides.sum()), standing=float(down.sum()), freezing=contact.freezing(part, FPS))
 
 # %% ../nbs/620_evaluate.ipynb #9d8058a9
@@ -268,7 +268,7 @@ def clip_statistics(
     "Features and measures of every clip"
     features,measures = {key: [] for key in protocol.features},[]
     for name,positions in clips.items():
-        part = scored_frames(positions, protocol, skip) if generated else zero_start(positions) if protocol.start=="zero" else positions
+        part = scored_frames(positions, protocol, skip) if generated else root_at_origin(positions) if protocol.start=="zero" else positions
         for key,(kind,variant) in protocol.features.items(): features[key].append(feature_extractors[kind](part, FPS, variant))
         music_beats = None if music is None else music.get(name)
         scores = (np.nan, np.nan) if music_beats is None else beat_scores(positions, music_beats, protocol, skip) if generated else beat_scores(positions, music_beats, whole_clip_protocols[protocol.name])
@@ -554,7 +554,7 @@ def constant_feature_warnings(
     for key,pool in pools.items():
         real = references.features[key][0]
         moved = [i for i in np.flatnonzero(~pool.kept) if any((d.features[key][:,i]!=real[i]).any() for d in statistics)]
-        names = [motion_features.questions[i].name for i in moved] if protocol.features[key][0]=="geometric" else [f"{SMPL_24.names[i//3]} {('horizontal', 'vertical', 'effort')[i%3]}" for i in moved]
+        names = [motion_features.relations[i].name for i in moved] if protocol.features[key][0]=="geometric" else [f"{SMPL_24.names[i//3]} {('horizontal', 'vertical', 'effort')[i%3]}" for i in moved]
         if names: messages.append(f"{score_columns[f'fid_{key}'].title} leaves out {len(names)} features that never vary in the references: {', '.join(names)}.")
     return messages
 

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from . import audio as song_audio
 from .core import FPS, InputError
 from .data.choreography import choreograph, styles
-from .body.footing import TOE_HEIGHT, settle
+from .body.footing import TOE_HEIGHT, remove_foot_skating
 from .models.fact import FACT, FACTConfig, Linear
 from .motion import Motion
 from .models.onednn import has_onednn, onednn_linear, math_attention
@@ -429,7 +429,7 @@ def generate_dance(
 )->Motion: # As long as the features, floor at y = 0
     "A choreography, and a settling"
     future_slice = model.config.future_slice
-    return settle(generate_by_phrase(model, check_features(features, model.config), seed, genre, min(commit, future_slice.stop-future_slice.start), max_gain))
+    return remove_foot_skating(generate_by_phrase(model, check_features(features, model.config), seed, genre, min(commit, future_slice.stop-future_slice.start), max_gain))
 
 # %% ../nbs/610_generate.ipynb #fce1d76a
 def dance(
@@ -440,5 +440,5 @@ def dance(
 )->Motion: # round(60 x seconds) frames, floor at y = 0
     "Dance to a song"
     y,sr = song_audio.load(song)
-    features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.song_frames(y, sr))
+    features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.motion_frame_count(y, sr))
     return generate_dance(model if isinstance(model, FACT) else FACT.from_pretrained(model), features, seed, genre)

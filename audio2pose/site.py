@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from .core import InputError, asset, require
-from .show.player import fill
+from .show.player import fill_template
 
 # %% ../nbs/910_site.ipynb #88af5f1b
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def write_page(
     root = "../"*url.count("/")
     frame = asset("site/page.html").read_text(encoding="utf-8")
     (out/url).parent.mkdir(parents=True, exist_ok=True)
-    (out/url).write_text(fill(frame, dict(title=markup.escape(title), root=root, body=body, menu=menu_html(menu["pages"], menu["modules"], url, root))), encoding="utf-8")
+    (out/url).write_text(fill_template(frame, dict(title=markup.escape(title), root=root, body=body, menu=menu_html(menu["pages"], menu["modules"], url, root))), encoding="utf-8")
 
 # %% ../nbs/910_site.ipynb #f00125a6
 class Links(HTMLParser):

@@ -36,7 +36,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from .core import FPS, InputError, atomic, require, seed_everything
-from .data.windows import HEARD, SEED, Store, augment_audio, cut, draw, hold_out, statistics
+from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, gather_windows, sample_indices, train_val_split, statistics
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
 from .models.fact import FACT, FACTConfig, Linear
@@ -132,8 +132,8 @@ def seed_noise(
     knots:int=6, # Of the smooth part
 )->Float[np.ndarray, "B 120 225"]: # float32, standardised
     "White and smooth noise of random strength"
-    white = rng.standard_normal((batch, SEED, 225), np.float32)
-    place = np.linspace(0, knots-1, SEED, dtype=np.float32)
+    white = rng.standard_normal((batch, SEED_FRAMES, 225), np.float32)
+    place = np.linspace(0, knots-1, SEED_FRAMES, dtype=np.float32)
     between = np.maximum(0, 1-np.abs(place[:, None]-np.arange(knots, dtype=np.float32))) # (120, knots), straight lines
     smooth = between@rng.standard_normal((batch, knots, 225), np.float32)
     low,high = max_std*rng.random((2, batch, 1, 1), np.float32)*np.float32([1, .1])[:, None, None, None]
@@ -164,9 +164,9 @@ class Batches:
         self.store,self.config,self.stats,self.future = store, config, stats, future
         self.total,self.local_slots = world_size*config.batch, slice(rank*config.batch, (rank+1)*config.batch)
         self.rng = np.random.default_rng([config.seed, 0])
-        self.sequence,self.start = draw(store, self.total, self.rng)
+        self.sequence,self.start = sample_indices(store, self.total, self.rng)
         self.age = np.zeros(self.total, int) # Steps since the truth
-        self.rollout_seeds = np.zeros((config.batch, SEED, 225), np.float32) # Seeds of streaming slots
+        self.rollout_seeds = np.zeros((config.batch, SEED_FRAMES, 225), np.float32) # Seeds of streaming slots
         self.varying_std = np.where(stats["motion_std"]>stats["motion_std"][0], stats["motion_std"], 0).astype(np.float32)
         self.received = False # Whether predictions for the last batch have come back
         self.count = 0 # Batches made
@@ -174,9 +174,9 @@ class Batches:
     def advance(self):
         "Choose the next window of every slot"
         config,rng = self.config,self.rng
-        fresh_sequence,fresh_start = draw(self.store, self.total, rng)
+        fresh_sequence,fresh_start = sample_indices(self.store, self.total, rng)
         continues = (np.arange(self.total)<round(config.rollout_fraction*self.total)) & (rng.random(self.total)>=config.rollout_reset) & self.received & (self.count>=config.rollout_start)
-        continues &= (self.age+1<config.rollout_steps) & (self.start+self.future+HEARD<=self.store.rows[self.sequence])
+        continues &= (self.age+1<config.rollout_steps) & (self.start+self.future+AUDIO_FRAMES<=self.store.rows[self.sequence])
         self.sequence = np.where(continues, self.sequence, fresh_sequence)
         self.start = np.where(continues, self.start+self.future, fresh_start)
         self.age = np.where(continues, self.age+1, 0)
@@ -185,7 +185,7 @@ class Batches:
         "The next batch"
         self.advance()
         local_slots,config = self.local_slots,self.config
-        truth,audio,target = cut(self.store, self.sequence[local_slots], self.start[local_slots])
+        truth,audio,target = gather_windows(self.store, self.sequence[local_slots], self.start[local_slots])
         self.rollout_seeds = np.where((self.age[local_slots]>0)[:, None, None], self.rollout_seeds, truth)
         context = self.rollout_seeds+self.varying_std*seed_noise(self.total, self.rng, config.noise)[local_slots] if config.noise else self.rollout_seeds
         if config.augment: audio = self.augment(audio)
@@ -327,7 +327,7 @@ class TrainingObjective(nn.Module):
 
     def shifted_loss(self, context, audio, target, truth):
         "The shift-by-1 lesson of a causal model"
-        predicted = self.model.decode(context, self.model.encode_audio(audio), slice(0, SEED)).float()
+        predicted = self.model.decode(context, self.model.encode_audio(audio), slice(0, SEED_FRAMES)).float()
         return (((predicted-torch.cat([truth[:, 1:], target[:, :1]], 1))/self.std)**2).mean(), predicted[:, -1:]
 
 # %% ../nbs/600_train.ipynb #fc442fb9
@@ -373,10 +373,10 @@ def rollout(
     "Dance on without the truth"
     commit = min(commit, model.config.future_slice.stop-model.config.future_slice.start)
     for i in range(0, frames, commit):
-        audio_window = audio[:, i:i+HEARD]
+        audio_window = audio[:, i:i+AUDIO_FRAMES]
         future = model(motion[:, i:], audio_window)[:, :commit]
         motion = torch.cat([motion, future.float()], 1)
-    return motion[:, SEED:SEED+frames]
+    return motion[:, SEED_FRAMES:SEED_FRAMES+frames]
 
 # %% ../nbs/600_train.ipynb #0841c498
 def rollout_metrics(
@@ -423,12 +423,12 @@ class Validator:
     ):
         rng = np.random.default_rng(0)
         self.objective,self.device = objective, device
-        self.batch = [torch.from_numpy(part).to(device) for part in cut(store, *draw(store, windows, rng))]
-        self.frames = int(min(600, max(HEARD, np.median(store.rows))-HEARD))
-        long = np.flatnonzero(store.rows>=self.frames+HEARD)
+        self.batch = [torch.from_numpy(part).to(device) for part in gather_windows(store, *sample_indices(store, windows, rng))]
+        self.frames = int(min(600, max(AUDIO_FRAMES, np.median(store.rows))-AUDIO_FRAMES))
+        long = np.flatnonzero(store.rows>=self.frames+AUDIO_FRAMES)
         chosen = store.starts[rng.permutation(long)[:rollouts]][:, None]
-        self.motion = torch.from_numpy(np.pad(store.motion[chosen+np.arange(SEED)], ((0, 0), (0, 0), (6, 0)))).to(device)
-        self.audio = torch.from_numpy(store.audio[chosen+np.arange(self.frames+HEARD)]).to(device)
+        self.motion = torch.from_numpy(np.pad(store.motion[chosen+np.arange(SEED_FRAMES)], ((0, 0), (0, 0), (6, 0)))).to(device)
+        self.audio = torch.from_numpy(store.audio[chosen+np.arange(self.frames+AUDIO_FRAMES)]).to(device)
 
     @torch.no_grad()
     def validate(self, model)->tuple[dict[str, float], Motion|None]:
@@ -438,7 +438,7 @@ class Validator:
         metrics = dict(valid_loss=(((future-target[:, :future.shape[1]])/self.objective.std)**2).mean().item())
         if self.frames<=4*FPS: return metrics, None
         generated = rollout(model, self.motion, self.audio, self.frames)
-        return metrics|rollout_metrics(generated)|dance_metrics(generated, self.audio[:, SEED:SEED+self.frames]), to_motion(generated[0])
+        return metrics|rollout_metrics(generated)|dance_metrics(generated, self.audio[:, SEED_FRAMES:SEED_FRAMES+self.frames]), to_motion(generated[0])
 
 # %% ../nbs/600_train.ipynb #31484d62
 def resolve_device(
@@ -663,7 +663,7 @@ def step_flops(
     from torch.utils.flop_counter import FlopCounterMode
     with torch.device("meta"):
         objective = TrainingObjective(FACT(model_config), config, dict(motion_std=np.ones(225, np.float32))).to("meta")
-        batch = [torch.empty(1, length, width) for length,width in ((SEED, 225), (HEARD, 35), (20, 225), (SEED, 225))]
+        batch = [torch.empty(1, length, width) for length,width in ((SEED_FRAMES, 225), (AUDIO_FRAMES, 35), (20, 225), (SEED_FRAMES, 225))]
     with FlopCounterMode(display=False) as counter: objective(*batch)[0].backward()
     return float(counter.get_total_flops()*config.batch)
 
@@ -797,7 +797,7 @@ def train(
     out,device = Path(out),resolve_device(device)
     config = replace(config, precision=resolve_precision(config.precision, device))
     if config.batch%config.accumulate: raise InputError(f"train: a batch of {config.batch} does not divide into {config.accumulate} parts; choose accumulate accordingly")
-    fit,valid = (store, valid) if valid is not None else hold_out(store)
+    fit,valid = (store, valid) if valid is not None else train_val_split(store)
     rank,world_size = init_distributed(device)
     run,objective = build_run(fit, config, model_config, device, rank, world_size)
     if resume and (out/"checkpoint.pt").exists(): run.load(out/"checkpoint.pt")

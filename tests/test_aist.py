@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from audio2pose.core import InputError
 from audio2pose.data import aist
-from audio2pose.data.aist import CAMERAS, GENRES, SequenceName, load_single_sample, parse_name, rate_fault, split_names
-from audio2pose.data.prepare import load_windows, prepare, survey
+from audio2pose.data.aist import CAMERAS, GENRES, SequenceName, load_single_sample, parse_name, rate_issue, split_names
+from audio2pose.data.prepare import load_windows, prepare, scan_dataset
 from audio2pose.data.synthetic import synthesise
-from audio2pose.data.verify import inspect_file, verify
+from audio2pose.data.verify import describe_file, verify
 from audio2pose.motion import Motion
 
 COMMAND = [sys.executable, "-c", "import sys; from audio2pose.cli import main; sys.exit(main())"]
@@ -74,7 +74,7 @@ def test_official_splits_are_the_published_ones(shared):
     (720, 12., True, None), (720, 24., True, "twice as long"), (360, 12., True, "at 30 fps"), (360, 12., False, "at 30 fps"), (720, 6., False, "lasts only 6.00 s"),
     (720, 48., False, None), (1440, 12., True, "at 120 fps"), (720, 15., True, "the sound lasts 15.00 s")])
 def test_lengths_of_sixteen_beats(frames, seconds, own, wrong):
-    said = rate_fault(parse_name("gBR_sBM_cAll_d04_mBR0_ch01"), frames, seconds, own)
+    said = rate_issue(parse_name("gBR_sBM_cAll_d04_mBR0_ch01"), frames, seconds, own)
     assert (said is None) if wrong is None else wrong in said
 
 
@@ -87,7 +87,7 @@ def test_real_motion(shared, real_motion):
     from audio2pose.skeleton import SMPL_24
     bones = np.stack([np.linalg.norm(positions[:, a]-positions[:, b], axis=-1) for a,b in SMPL_24.bones])
     assert np.ptp(bones, axis=1).max()<1e-6
-    lines = inspect_file(path)
+    lines = describe_file(path)
     assert any("(720, 72)" in line for line in lines) and "720 frames at 60 fps: 12.00 s" in lines
 
 
@@ -168,7 +168,7 @@ def test_what_is_prepared(tree, ready):
     assert (info.samplerate, info.channels, info.frames, info.subtype)==(16000, 1, 128000, "PCM_16")
     assert np.load(ready/"features"/f"{name}.npy").shape==(480, 35)
     np.testing.assert_allclose(Motion.load(ready/"motions"/f"{name}.npz").poses, Motion.load(tree/"motions"/f"{name}.pkl").poses)
-    assert not verify(ready, workers=1, progress=False).faults and not verify(tree, workers=1, progress=False).faults
+    assert not verify(ready, workers=1, progress=False).issues and not verify(tree, workers=1, progress=False).issues
 
 
 def test_stages_may_be_skipped_and_made_later(tree, ready, tmp_path):
@@ -247,8 +247,8 @@ def test_each_fault_is_one_clear_line_and_the_rest_goes_on(tree, ready, tmp_path
     for stale in [*(tmp_path/"out").glob(f"*/{name}.*"), *(tmp_path/"out/songs").glob(f"{parse_name(name).music}.*")]: stale.unlink() # The damaged one is not ready
     others = {file: when for file,when in times(tmp_path/"out").items() if not file.startswith(("windows", ".lock"))}
     result = prepare(tmp_path/"tree", tmp_path/"out", workers=1, progress=False)
-    lines = [line for key,some in result.faults.items() for line in some if key==name or kind=="foreign"]
-    assert any(re.search(said, line) for line in lines), result.faults
+    lines = [line for key,some in result.issues.items() for line in some if key==name or kind=="foreign"]
+    assert any(re.search(said, line) for line in lines), result.issues
     assert all("\n" not in line for line in lines)
     assert set(result.failed)==({name} if failed else set())
     assert others.items()<=times(tmp_path/"out").items(), "what was complete is left alone"
@@ -257,7 +257,7 @@ def test_each_fault_is_one_clear_line_and_the_rest_goes_on(tree, ready, tmp_path
     assert set(dances(tree))-{name}<=index
     if kind in ("NaN", "no song") or failed: assert name not in index
     verdict = verify(tmp_path/"tree", workers=1, progress=False)
-    assert verdict.faults, "verify sees it too"
+    assert verdict.issues, "verify sees it too"
     if failed and kind!="silent wav": assert verdict.fetch
 
 
@@ -271,7 +271,7 @@ def test_mended_input_is_finished_and_nothing_else(tree, ready, tmp_path, kind):
         content = file.read_bytes()
         replace_bytes(file, content)
     result = prepare(tmp_path/"tree", tmp_path/"out", workers=1, progress=False)
-    assert (result.made, result.failed, result.faults)==(1, {}, {})
+    assert (result.made, result.failed, result.issues)==(1, {}, {})
     assert state(tmp_path/"out")==state(ready)
 
 
@@ -297,7 +297,7 @@ def test_video_as_sound_and_video_without_sound(tree, tmp_path):
     one,two,*rest = dances(tree)
     assert soundfile.info(tmp_path/"out/audio"/f"{one}.wav").frames==128000
     assert any("no sound in it" in line for line in result.failed[two])
-    assert all(result.faults[name]==["no sound file"] for name in rest)
+    assert all(result.issues[name]==["no sound file"] for name in rest)
 
 
 def test_partial_archive_and_missing_names(tree, tmp_path):
@@ -313,7 +313,7 @@ def test_names_twice_in_a_split(tree, tmp_path):
     folder = link(tree, tmp_path/"tree")
     split = folder/"splits/crossmodal_test.txt"
     replace_bytes(split, 2*split.read_bytes())
-    assert "stands 2 times in the splits" in str(survey(folder).faults)
+    assert "stands 2 times in the splits" in str(scan_dataset(folder).issues)
 
 
 # ---- killed, stopped, full
@@ -364,7 +364,7 @@ def test_full_disk(tree, tmp_path):
     assert done.stderr.count("File too large")+done.stderr.lower().count("error")>=1
     assert not list((tmp_path/"out").rglob(".part-*"))
     assert prepare(tree, tmp_path/"out", workers=1, progress=False).failed=={}
-    assert not verify(tmp_path/"out", workers=1, progress=False).faults
+    assert not verify(tmp_path/"out", workers=1, progress=False).issues
 
 
 def test_a_worker_that_dies_costs_its_clip(tree, tmp_path, monkeypatch):

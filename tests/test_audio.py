@@ -70,7 +70,7 @@ def test_features_today(golden, name, version):
 @pytest.mark.parametrize("name", ["synthetic", "real"])
 def test_features_of_2021(golden, name):
     y,bpm = wave(golden, name)
-    x,expected = audio.features(y, start_bpm=bpm, era="2021"),golden[f"0.8.1/{name}/features"]
+    x,expected = audio.features(y, start_bpm=bpm, variant="2021"),golden[f"0.8.1/{name}/features"]
     np.testing.assert_allclose(x[:, 0], expected[:, 0], rtol=0, atol=1e-4)
     np.testing.assert_allclose(x[:, 1:21], expected[:, 1:21], rtol=0, atol=1e-3)
     np.testing.assert_array_equal(x[:, 33], expected[:, 33])
@@ -99,7 +99,7 @@ def test_blocks_change_nothing(golden, monkeypatch):
 def test_estimated_tempo_gives_the_same_features(golden, name):
     y,bpm = wave(golden, name)
     np.testing.assert_array_equal(audio.features(y), audio.features(y, start_bpm=bpm))
-    assert abs(audio.estimate_bpm(audio.onset_envelope(audio.mel_decibels(y)))-bpm)<1.5
+    assert abs(audio.estimate_bpm(audio.onset_envelope(audio.mel_spectrogram_db(y)))-bpm)<1.5
 
 
 # Tempo and frames
@@ -127,9 +127,9 @@ def test_estimate_bpm_of_clicks(bpm):
 @pytest.mark.parametrize("n", [SR, SR+1, 2*SR+255, 2*SR+256, 2*SR+257, 2*SR+511, 100000])
 def test_frames(n):
     y = tone(4)[:n]
-    assert audio.song_frames(y)==round(60*n/SR)
+    assert audio.motion_frame_count(y)==round(60*n/SR)
     assert len(audio.features(y))==n//512+1
-    assert len(audio.features(y, frames=audio.song_frames(y)))==round(60*n/SR)
+    assert len(audio.features(y, frames=audio.motion_frame_count(y)))==round(60*n/SR)
     with pytest.raises(InputError, match="frames asked for"): audio.features(y, frames=1000)
 
 
@@ -231,7 +231,7 @@ def test_bad_sound(tmp_path):
 def test_too_long(tmp_path, suffix):
     if suffix=="wav": soundfile.write(tmp_path/"song.wav", tone(3), SR)
     else: encode(tmp_path/f"song.{suffix}", tone(3), codec=CONTAINERS[suffix])
-    refused(tmp_path/f"song.{suffix}", "cut the song", longest=2)
+    refused(tmp_path/f"song.{suffix}", "cut the song", max_seconds=2)
 
 
 @pytest.mark.skipif(os.geteuid()==0, reason="root may read everything")

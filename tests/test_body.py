@@ -4,7 +4,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from audio2pose.body.skin import bone_transforms, build_body, load_body, regions, skin
+from audio2pose.body.skin import bone_transforms, build_body, load_body, regions, skinned_vertices
 from audio2pose.core import asset
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24, rest_positions
@@ -83,7 +83,7 @@ def test_stands_on_its_soles(body):
 
 
 def test_rest_pose_is_rest(body):
-    np.testing.assert_allclose(skin(body, still((1, 2, 3)))[0], body.vertices+[1, 2, 3], atol=1e-5)
+    np.testing.assert_allclose(skinned_vertices(body, still((1, 2, 3)))[0], body.vertices+[1, 2, 3], atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,8 +92,8 @@ def test_turning_the_root_turns_all(body, seed):
     poses,turn,trans = .4*rng.normal(size=(1, 24, 3)),Rotation.random(random_state=seed),rng.normal(size=(1, 3))
     turned = poses.copy()
     turned[0, 0] = (turn*Rotation.from_rotvec(poses[0, 0])).as_rotvec()
-    plain = skin(body, Motion(poses, np.zeros((1, 3))))[0]
-    np.testing.assert_allclose(skin(body, Motion(turned, trans))[0], turn.apply(plain)+trans, atol=1e-5)
+    plain = skinned_vertices(body, Motion(poses, np.zeros((1, 3))))[0]
+    np.testing.assert_allclose(skinned_vertices(body, Motion(turned, trans))[0], turn.apply(plain)+trans, atol=1e-5)
 
 
 def test_bones_carry_their_joints():
@@ -104,7 +104,7 @@ def test_bones_carry_their_joints():
 
 
 def test_real_motion_bends_without_tearing(body, real_motion):
-    moved = skin(body, real_motion[::90])
+    moved = skinned_vertices(body, real_motion[::90])
     a,b = body.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).T
     rest = np.linalg.norm(body.vertices[a]-body.vertices[b], axis=1)
     stretch = np.linalg.norm(moved[:, a]-moved[:, b], axis=-1)/np.maximum(rest, .004)

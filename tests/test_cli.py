@@ -341,8 +341,8 @@ def test_official_splits_are_kept(here, capfd):
 
 @pytest.mark.slow
 def test_train_and_go_on(here, capfd):
-    from audio2pose.data.windows import toy_sequences, write_store
-    write_store(toy_sequences(6, 400), "store")
+    from audio2pose.data.windows import random_sequences, write_store
+    write_store(random_sequences(6, 400), "store")
     for steps in (1, 2):
         code,out,err = run(capfd, "train", "store", "--out", "model", "--steps", steps, "--batch", 1)
         assert code==0, err

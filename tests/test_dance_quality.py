@@ -10,7 +10,7 @@ from audio2pose import audio
 from audio2pose.data.music import demo_track
 from audio2pose.generate import generate_dance
 from audio2pose.metrics.beat import beat_align, beat_margin, kinematic_beats
-from audio2pose.metrics.contact import exploded, foot_skating, foot_slides, jerk, liveliness, penetration
+from audio2pose.metrics.contact import exploded, foot_skating, foot_contact_and_skating, jerk, liveliness, penetration
 from audio2pose.models.fact import FACT
 from audio2pose.motion import Motion
 
@@ -27,7 +27,7 @@ def measure(features, motion):
     "The numbers of one dance"
     positions,beats = motion.positions(),np.flatnonzero(features[:, 34])/60
     stops = kinematic_beats(positions)
-    slides,down = foot_slides(positions, 60)
+    slides,down = foot_contact_and_skating(positions, 60)
     return dict(margin=beat_margin(stops, beats, motion.seconds), align=beat_align(stops, beats), liveliness=liveliness(positions, 60),
                 skating=slides.sum()/down.sum(), # Of all contact frames
                  published=foot_skating(positions[::2], 30, "published"), depth=penetration(positions),
@@ -47,7 +47,7 @@ def check(numbers):
 @pytest.mark.parametrize("name", SONGS)
 def test_real_songs(fact, shared, name, seed):
     y,sr = audio.load(shared(f"real/music/{name}.ogg"))
-    features = audio.features(y, sr, frames=audio.song_frames(y, sr))
+    features = audio.features(y, sr, frames=audio.motion_frame_count(y, sr))
     motion = generate_dance(fact, features, seed)
     assert len(motion)==round(60*len(y)/sr)
     numbers = measure(features, motion)
@@ -57,7 +57,7 @@ def test_real_songs(fact, shared, name, seed):
 
 def test_the_demo_track(fact):
     song = demo_track()
-    features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
+    features = audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
     numbers = measure(features, generate_dance(fact, features))
     print("\ndemo:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()))
     assert numbers["margin"]>=.08 and not numbers["exploded"] and numbers["skating"]<.05 and numbers["depth"]<=.03
@@ -66,7 +66,7 @@ def test_the_demo_track(fact):
 def test_no_self_repeating_loop(fact):
     "No stretch of 8 s of a dance comes again within 3 degrees"
     song = demo_track()
-    features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
+    features = audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
     poses = generate_dance(fact, np.concatenate([features]*2)).poses.reshape(-1, 72)
     window = 480
     for lag in range(window, len(poses)-window, 15):
@@ -77,7 +77,7 @@ def test_no_self_repeating_loop(fact):
 def test_phrases_differ(fact):
     "Stretches of 8 s are about different places: mean poses are further apart than those of a dance that goes round in one movement (5 cm)"
     song = demo_track()
-    features = audio.features(song.y, song.sr, frames=audio.song_frames(song.y, song.sr))
+    features = audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
     positions = generate_dance(fact, np.concatenate([features]*2)).positions()
     body = positions-positions[:, :1]
     means = np.stack([body[start:start+480].mean(0) for start in range(0, len(body)-479, 480)])

@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from audio2pose.core import InputError
-from audio2pose.data.download import Item, Manner, RateLimit, Wanted, download, fetch, fetch_all, unpack, video_names
+from audio2pose.data.download import RemoteFile, FetchOptions, RateLimit, Selection, download, fetch, fetch_all, unpack_archive, video_names
 
-QUICK = Manner(tries=4, pause=.01, timeout=2.)
+QUICK = FetchOptions(tries=4, pause=.01, timeout=2.)
 
 
 def box(kind, content=b""): return (8+len(content)).to_bytes(4, "big")+kind+content
@@ -84,7 +84,7 @@ def server():
     server.shutdown()
 
 
-def item(server, kind, folder, **rest): return Item(f"{server.base}/{kind}/film.mp4", folder/"film.mp4", **rest)
+def item(server, kind, folder, **rest): return RemoteFile(f"{server.base}/{kind}/film.mp4", folder/"film.mp4", **rest)
 
 
 @pytest.mark.parametrize(["kind", "tries"], [("good", 1), ("drops", 3), ("noranges", 2), ("changes", 2), ("noTag", 2), ("503", 3), ("429", 2)])
@@ -106,7 +106,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, tmp_path):
 
 
 def test_pauses_double(server, tmp_path):
-    fetch(item(server, "500", tmp_path), Manner(tries=4, pause=.1))
+    fetch(item(server, "500", tmp_path), FetchOptions(tries=4, pause=.1))
     pauses = [b[3]-a[3] for a,b in zip(server.log, server.log[1:])]
     assert all(pause>=wanted for pause,wanted in zip(pauses, (.1, .2, .4)))
 
@@ -116,19 +116,19 @@ def test_pauses_double(server, tmp_path):
     ("page", "box at byte 0", 4)])
 def test_what_cannot_is_told_and_leaves_no_file(server, tmp_path, kind, why, asked):
     result = fetch(item(server, kind, tmp_path), QUICK)
-    assert result.state=="failed" and why in result.why and len(server.log)==asked
+    assert result.state=="failed" and why in result.reason and len(server.log)==asked
     assert not (tmp_path/"film.mp4").exists()
 
 
 def test_nobody_answers(tmp_path, server):
-    assert "timed out" in fetch(item(server, "hangs", tmp_path), Manner(tries=2, pause=0, timeout=.2)).why
-    assert "refused" in fetch(Item("http://127.0.0.1:9/film.mp4", tmp_path/"film.mp4"), Manner(tries=2, pause=0)).why
-    assert "nonsense" in fetch(Item("nonsense", tmp_path/"film.mp4"), QUICK).why
+    assert "timed out" in fetch(item(server, "hangs", tmp_path), FetchOptions(tries=2, pause=0, timeout=.2)).reason
+    assert "refused" in fetch(RemoteFile("http://127.0.0.1:9/film.mp4", tmp_path/"film.mp4"), FetchOptions(tries=2, pause=0)).reason
+    assert "nonsense" in fetch(RemoteFile("nonsense", tmp_path/"film.mp4"), QUICK).reason
 
 
 def test_checksum(server, tmp_path):
     good,wrong = hashlib.sha256(FILM).hexdigest(),"0"*64
-    assert "SHA-256 is" in fetch(item(server, "good", tmp_path, sha256=wrong), QUICK).why and not (tmp_path/"film.mp4").exists()
+    assert "SHA-256 is" in fetch(item(server, "good", tmp_path, sha256=wrong), QUICK).reason and not (tmp_path/"film.mp4").exists()
     assert fetch(item(server, "good", tmp_path, sha256=good), QUICK).state=="fetched"
     asked = len(server.log)
     assert fetch(item(server, "good", tmp_path, sha256=good), QUICK).state=="kept" and len(server.log)==asked
@@ -141,19 +141,19 @@ def test_a_truncated_file_under_the_final_name_is_fetched_again(server, tmp_path
 
 
 def test_rate_is_shared(server, tmp_path):
-    items = [Item(f"{server.base}/good/{k}.mp4", tmp_path/f"{k}.mp4") for k in range(4)]
+    items = [RemoteFile(f"{server.base}/good/{k}.mp4", tmp_path/f"{k}.mp4") for k in range(4)]
     clock = time.monotonic()
-    results = fetch_all(items, tmp_path, Manner(rate=1.5e6, jobs=4), progress=False)
+    results = fetch_all(items, tmp_path, FetchOptions(rate=1.5e6, jobs=4), progress=False)
     assert {result.state for result in results}=={"fetched"} and time.monotonic()-clock>.9*4*len(FILM)/1.5e6
 
 
 def test_many_with_a_record_and_only_what_failed_again(server, tmp_path):
     kinds = ["good", "404", "drops", "truncates", "503"]
-    items = [Item(f"{server.base}/{kind}/x.mp4", tmp_path/"videos"/f"{kind}.mp4") for kind in kinds]
+    items = [RemoteFile(f"{server.base}/{kind}/x.mp4", tmp_path/"videos"/f"{kind}.mp4") for kind in kinds]
     states = {result.file: result.state for result in fetch_all(items, tmp_path, QUICK, progress=False)}
     assert states=={"good.mp4": "fetched", "404.mp4": "failed", "drops.mp4": "fetched", "truncates.mp4": "failed", "503.mp4": "fetched"}
     kept = json.loads((tmp_path/"downloads.json").read_text())
-    assert {entry["file"]: bool(entry["why"]) for entry in kept}=={f"{kind}.mp4": kind in ("404", "truncates") for kind in kinds}
+    assert {entry["file"]: bool(entry["reason"]) for entry in kept}=={f"{kind}.mp4": kind in ("404", "truncates") for kind in kinds}
     server.log.clear()
     fetch_all(items, tmp_path, QUICK, progress=False)
     assert {entry[0].split("/")[1] for entry in server.log}=={"404", "truncates"}
@@ -187,14 +187,14 @@ def test_full_disk_is_told(server, tmp_path, monkeypatch):
     from audio2pose.data import download as module
     def full(response, part, mode, limit, stop): raise OSError(28, "No space left on device")
     monkeypatch.setattr(module, "receive", full)
-    assert fetch(item(server, "good", tmp_path), QUICK).why=="cannot write it: No space left on device"
+    assert fetch(item(server, "good", tmp_path), QUICK).reason=="cannot write it: No space left on device"
     assert not (tmp_path/"film.mp4").exists()
 
 
 # ---- terms and names
 
 def test_nothing_without_the_terms(server, tmp_path):
-    with pytest.raises(InputError, match="terms_of_use.*--accept-terms"): download(tmp_path/"aist", wanted=Wanted(base=server.base))
+    with pytest.raises(InputError, match="terms_of_use.*--accept-terms"): download(tmp_path/"aist", selection=Selection(base=server.base))
     assert not server.log and not (tmp_path/"aist").exists()
 
 
@@ -234,7 +234,7 @@ def test_paths_of_archives_are_not_trusted(tmp_path, make):
     outside.mkdir()
     make(tmp_path/"a.bin", {"top/motions/a.pkl": "aa", "../evil.txt": "x", "/etc/evil.txt": "x", "top/../../evil.txt": "x", "top\\..\\..\\evil.txt": "x", "top/ignore_list.txt": "n\n"},
          links=[("motions/link", str(outside))])
-    count,refused = unpack(tmp_path/"a.bin", tmp_path/"in/root", progress=False)
+    count,refused = unpack_archive(tmp_path/"a.bin", tmp_path/"in/root", progress=False)
     assert count==2 and len(refused)==5
     assert sorted(str(path.relative_to(tmp_path/"in")) for path in (tmp_path/"in").rglob("*") if path.is_file())==["root/ignore_list.txt", "root/motions/a.pkl"]
     assert not list(tmp_path.rglob("evil*")) and not list(outside.iterdir())
@@ -245,17 +245,17 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path):
     (tmp_path/"root").mkdir()
     (tmp_path/"root/motions").symlink_to(tmp_path/"outside")
     make_zip(tmp_path/"a.zip", {"motions/a.pkl": "aa"})
-    assert unpack(tmp_path/"a.zip", tmp_path/"root", progress=False)[0]==0 and not list((tmp_path/"outside").iterdir())
+    assert unpack_archive(tmp_path/"a.zip", tmp_path/"root", progress=False)[0]==0 and not list((tmp_path/"outside").iterdir())
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_archives_that_break_off(tmp_path, make):
     make(tmp_path/"a.bin", {f"motions/{k}.pkl": os.urandom(500).hex() for k in range(50)})
     (tmp_path/"b.bin").write_bytes((tmp_path/"a.bin").read_bytes()[:-3000])
-    try: count,refused = unpack(tmp_path/"b.bin", tmp_path/"root", progress=False)
+    try: count,refused = unpack_archive(tmp_path/"b.bin", tmp_path/"root", progress=False)
     except InputError as error: assert "download it again" in str(error)
     else: assert refused
-    count,refused = unpack(tmp_path/"a.bin", tmp_path/"root", progress=False)
+    count,refused = unpack_archive(tmp_path/"a.bin", tmp_path/"root", progress=False)
     assert (count, refused)==(50, {}) and not list(tmp_path.rglob(".part-*"))
     assert all(path.stat().st_size==1000 for path in (tmp_path/"root/motions").iterdir())
 
@@ -266,22 +266,22 @@ def test_a_damaged_entry_costs_itself(tmp_path):
     content = bytearray((tmp_path/"a.zip").read_bytes())
     content[content.find(b"content 1")] ^= 255
     (tmp_path/"a.zip").write_bytes(content)
-    count,refused = unpack(tmp_path/"a.zip", tmp_path/"root", progress=False)
+    count,refused = unpack_archive(tmp_path/"a.zip", tmp_path/"root", progress=False)
     assert count==2 and "CRC" in refused["motions/1.pkl"]
     assert sorted(path.name for path in (tmp_path/"root/motions").iterdir())==["0.pkl", "2.pkl"]
 
 
 def test_unpacking_goes_on_where_it_was(tmp_path):
     make_zip(tmp_path/"a.zip", {f"motions/{k}.pkl": f"content {k}" for k in range(5)})
-    unpack(tmp_path/"a.zip", tmp_path/"root", progress=False)
+    unpack_archive(tmp_path/"a.zip", tmp_path/"root", progress=False)
     (tmp_path/"root/motions/3.pkl").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path/"root/motions").iterdir()}
-    assert unpack(tmp_path/"a.zip", tmp_path/"root", progress=False)==(5, {})
+    assert unpack_archive(tmp_path/"a.zip", tmp_path/"root", progress=False)==(5, {})
     assert before.items()<={path.name: path.stat().st_mtime_ns for path in (tmp_path/"root/motions").iterdir()}.items()
 
 
 def test_bombs(tmp_path, monkeypatch):
     from audio2pose.data import download as module
-    monkeypatch.setattr(module, "LARGEST", 1e6)
+    monkeypatch.setattr(module, "MAX_UNPACKED_BYTES", 1e6)
     make_zip(tmp_path/"a.zip", {"motions/a.pkl": "0"*2_000_000})
-    with pytest.raises(InputError, match="would unpack to"): unpack(tmp_path/"a.zip", tmp_path/"root", progress=False)
+    with pytest.raises(InputError, match="would unpack to"): unpack_archive(tmp_path/"a.zip", tmp_path/"root", progress=False)

@@ -14,7 +14,7 @@ from audio2pose.evaluate import (ClipStatistics, JointPositions, ablation_tables
                                  gaussian_distance, load_beats, load_clips, nearest_clip, noise_floor, fit_pool, protocols, published_table, published_rows, repeat_seed,
                                  table_rows, score_row, scored_frames, find_song, swapped_music)
 from audio2pose.metrics.beat import kinematic_beats
-from audio2pose.metrics.motion import geometric_features, kinetic_features, zero_start
+from audio2pose.metrics.motion import geometric_features, kinetic_features, root_at_origin
 from audio2pose.motion import Motion
 
 GOLDEN = Path(__file__).parent/"golden"

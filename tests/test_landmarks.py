@@ -20,7 +20,7 @@ from hypothesis import given, settings, strategies
 from audio2pose import cli
 from audio2pose.commands.base import invoke
 from audio2pose.core import InputError, lock_folder
-from audio2pose.data.manifest import BadRow, Segment, Videos, fault_in, read_segments, read_table
+from audio2pose.data.manifest import InvalidRow, Segment, Videos, name_error, read_segments, read_table
 from audio2pose.extract import landmarks as stage
 from audio2pose.engine.workers import Seats, read_ledger
 from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
@@ -111,7 +111,7 @@ def test_a_visitor_is_found_between_looks_and_judged_by_policy(films, run, yello
     assert ends(out)=={"a": expected}
     if expected!="made": return
     clip = Landmarks.load(out/"a.npy")
-    assert clip.seen.all() and len(clip)==50
+    assert clip.detected.all() and len(clip)==50
     assert (clip.made["crowded"], clip.made["people"])==(7, 2)
     assert len(set(yellow))<50, "not every frame was looked at"
 
@@ -128,9 +128,9 @@ def test_the_largest_is_followed_and_never_exchanged(films, run, yellow):
     film(films/"a.mp4", people, 2.4)
     clip = Landmarks.load(run(films, people="largest")[2]/"a.npy")
     there = np.arange(60)/25
-    np.testing.assert_array_equal(clip.seen, (there>.3) & (there<1.8))
-    middle = np.nanmean(clip.points[clip.seen, :, 0], 1) # Random points fill the crop, which is about her box
-    assert np.corrcoef(middle, -there[clip.seen])[0, 1]>.9
+    np.testing.assert_array_equal(clip.detected, (there>.3) & (there<1.8))
+    middle = np.nanmean(clip.points[clip.detected, :, 0], 1) # Random points fill the crop, which is about her box
+    assert np.corrcoef(middle, -there[clip.detected])[0, 1]>.9
 
 
 def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, yellow, monkeypatch):
@@ -141,7 +141,7 @@ def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, 
     _,_,out = run(films)
     assert ends(out)=={"leave": "made", "empty": "no_person"}
     clip = Landmarks.load(out/"leave.npy")
-    np.testing.assert_array_equal(clip.seen, np.arange(50)<28)
+    np.testing.assert_array_equal(clip.detected, np.arange(50)<28)
     assert np.isnan(clip.points[28:]).all() and len(seen)==28
     np.testing.assert_allclose(clip.times, np.arange(50)/25, atol=1e-3)
 
@@ -160,7 +160,7 @@ def test_a_box_of_the_table_is_believed(films, run, tmp_path):
     (tmp_path/"wlasl.json").write_text(json.dumps([dict(gloss="walk", instances=[dict(video_id="1", fps=25, frame_start=1, frame_end=-1, bbox=[10, 20, 40, 84])])]))
     report,bad = extract(tmp_path/"wlasl.json", tmp_path/"out", LandmarkConfig(detector="nano", pose="tiny", use_manifest_boxes=True, min_seconds=0), ComputeConfig(), RANDOM, films, progress=False)
     clip = Landmarks.load(tmp_path/"out/1.npy")
-    assert clip.seen.all() and clip.made["looked"]==0 and clip.made["video"]["fps"]==25 and not bad
+    assert clip.detected.all() and clip.made["looked"]==0 and clip.made["video"]["fps"]==25 and not bad
 
 
 # ---- batches decide about speed and nothing else
@@ -335,12 +335,12 @@ def test_tables_of_any_text_are_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("table")/"any.tsv"
     path.write_text("VIDEO_NAME\tSENTENCE_NAME\tSTART\tEND\n"+text, encoding="utf-8", newline="")
     for found in read_table(path):
-        assert isinstance(found, BadRow) or (not fault_in(found.name) and 0<=found.start<found.end)
+        assert isinstance(found, InvalidRow) or (not name_error(found.name) and 0<=found.start<found.end)
 
 
 @given(strategies.text(max_size=40))
 def test_no_name_leads_out(name):
-    if fault_in(name): return
+    if name_error(name): return
     out = Path("/out").resolve()
     assert out in (out/f"{name}.npy").resolve().parents
 
@@ -534,8 +534,8 @@ def test_the_walker_is_followed_and_the_onlooker_is_noticed(shared, tmp_path, ru
     def clip(people): return run(video, out=people, weights=weights, rate=6, detect_every=2, people=people, compute=ComputeConfig(detector_batch=8))[2]
     assert ends(clip("any"))=={"walking_with_onlooker": "multi_person"}
     found = Landmarks.load(clip("largest")/"walking_with_onlooker.npy")
-    assert len(found)==46 and .6<found.seen.mean()<.85, "she walks in and out of the picture"
-    assert not found.seen[:6].any() and found.seen[9:40].all()
+    assert len(found)==46 and .6<found.detected.mean()<.85, "she walks in and out of the picture"
+    assert not found.detected[:6].any() and found.detected[9:40].all()
     assert found.made["models"][0]["sha256"] and found.made["crowded"]>10
 
 

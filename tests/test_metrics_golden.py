@@ -9,7 +9,7 @@ import pytest
 from audio2pose.core import InputError
 from audio2pose.metrics.beat import beat_align, beat_score, kinematic_beats
 from audio2pose.metrics.contact import pfc
-from audio2pose.metrics.motion import diversity, frechet_distance, geometric_features, kinetic_features, standardise, zero_start
+from audio2pose.metrics.motion import diversity, frechet_distance, geometric_features, kinetic_features, standardise, root_at_origin
 
 GOLDEN = Path(__file__).parent/"golden"
 SCORES = json.loads((GOLDEN/"metrics.json").read_text())
@@ -35,7 +35,7 @@ def close(x, y, rel=0., absolute=0.): np.testing.assert_allclose(x, y, rtol=rel,
 
 def test_kinetic(clip):
     close(kinetic_features(clip["positions"]), clip["kinetic"], 1e-5)
-    close(kinetic_features(zero_start(clip["positions"])), clip["kinetic_zero_start"], 1e-5)
+    close(kinetic_features(root_at_origin(clip["positions"])), clip["kinetic_zero_start"], 1e-5)
 
 
 @pytest.mark.parametrize("variant,key", FEATURES)
@@ -44,7 +44,7 @@ def test_geometric(clip, variant, key):
 
 
 def test_geometric_zero_start(clip):
-    close(geometric_features(zero_start(clip["positions"])), clip["geo_fixed_zero_start"], absolute=1e-7)
+    close(geometric_features(root_at_origin(clip["positions"])), clip["geo_fixed_zero_start"], absolute=1e-7)
 
 
 # ---- beats

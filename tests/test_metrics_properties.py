@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph
 from audio2pose.metrics.beat import beat_align, beat_margin, beat_score, kinematic_beats, shifted_beats
-from audio2pose.metrics.contact import contact_summary, exploded, foot_skating, foot_slides, freezing, jerk, liveliness, penetration, pfc, sliding_contacts
+from audio2pose.metrics.contact import contact_summary, exploded, foot_skating, foot_contact_and_skating, freezing, jerk, liveliness, penetration, pfc, sliding_contacts
 from audio2pose.metrics.motion import diversity, extractors, frechet_distance, geometric_features, kinetic_features
 from audio2pose.skeleton import SMPL_24, rest_positions
 
@@ -199,7 +199,7 @@ def test_diagonal_slide_is_caught_only_when_fixed():
 @given(seeds)
 def test_pooled_contacts_lie_between_the_feet(seed):
     p = walk(seed)
-    slides,down = foot_slides(p, 60)
+    slides,down = foot_contact_and_skating(p, 60)
     pooled = sliding_contacts(p, 60)
     if not down.any(): assert np.isnan(pooled)
     else:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from audio2pose.core import InputError
-from audio2pose.metrics.retrieval import active_items, beatdance_average, both_directions, query_bank_normalised, ranks, recall
+from audio2pose.metrics.retrieval import active_items, beatdance_average, bidirectional_recall, query_bank_normalised, ranks, recall
 
 GOLDEN = Path(__file__).parent/"golden"/"motionbert"
 SCORES = json.loads((GOLDEN/"retrieval.json").read_text())
@@ -30,7 +30,7 @@ def test_plain(numbers):
     similarity = numbers["sims_music_rows_video_cols"]
     np.testing.assert_array_equal(ranks(similarity)-1, numbers["plain_m2v_ranks0"])
     np.testing.assert_array_equal(ranks(similarity.T)-1, numbers["plain_v2m_ranks0"])
-    found = both_directions(similarity)
+    found = bidirectional_recall(similarity)
     compare(found["m2v"], SCORES["plain"]["music_to_video"])
     compare(found["v2m"], SCORES["plain"]["video_to_music"])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from audio2pose import audio
 from audio2pose.core import SR, InputError
-from audio2pose.data.music import STYLES, compose, demo_track, form
+from audio2pose.data.music import STYLES, compose, demo_track, song_form
 
 
 def f_measure(found, truth, window=.07):
@@ -49,7 +49,7 @@ def test_same_seed_same_bytes():
 
 @given(bars=st.integers(1, 120), seed=st.integers(0, 99))
 def test_form_covers_the_song(bars, seed):
-    parts = form(bars, np.random.default_rng(seed))
+    parts = song_form(bars, np.random.default_rng(seed))
     assert sum(length for _,length in parts)>=bars and {length for _,length in parts}<={4, 8}
     assert all(a!=b for (a, _),(b, _) in zip(parts, parts[1:]))
 
@@ -73,7 +73,7 @@ def test_beats_are_heard():
     for i,code in enumerate(STYLES):
         for seed in (40+i, 70+i):
             song = compose(seed, seconds=20, style=code)
-            envelope = audio.onset_envelope(audio.mel_decibels(song.y))
+            envelope = audio.onset_envelope(audio.mel_spectrogram_db(song.y))
             known.append(f_measure(audio.beat_frames(envelope, song.bpm)/60, song.beats))
             estimated.append(f_measure(audio.beat_frames(envelope)/60, song.beats))
             right.append(abs(audio.estimate_bpm(envelope)/song.bpm-1)<.04)
@@ -92,7 +92,7 @@ def test_loudness_follows_energy():
 
 def test_songs_differ_in_colour():
     "The average spectrum is not that of one recording"
-    bands = np.stack([audio.mel_decibels(compose(seed, 110, 6, "JS").y).mean(1) for seed in range(6)])
+    bands = np.stack([audio.mel_spectrogram_db(compose(seed, 110, 6, "JS").y).mean(1) for seed in range(6)])
     assert bands.std(0).mean()>2
 
 

@@ -28,7 +28,7 @@ def steps(matrices):
 def fact(): return FACT.from_pretrained()
 
 
-def features_of(y, sr): return audio.features(y, sr, frames=audio.song_frames(y, sr))
+def features_of(y, sr): return audio.features(y, sr, frames=audio.motion_frame_count(y, sr))
 
 
 def largest_step(fact, features, seed): return steps(matrices(generate_dance(fact, features, seed).poses)).max()

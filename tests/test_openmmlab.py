@@ -245,7 +245,7 @@ def test_the_stage_by_mmdetection_and_mmpose(rtmpose3d, tmp_path):
         found[backend] = Landmarks.load(tmp_path/backend/"film.npy")
         assert [model["backend"] for model in found[backend].made["models"]]==[backend]*2
     ours,theirs = found["native"],found["mmpose"]
-    assert ours.points.shape==theirs.points.shape==(3, 133, 4) and theirs.seen.all()
+    assert ours.points.shape==theirs.points.shape==(3, 133, 4) and theirs.detected.all()
 
 
 def test_the_stage_asks_mmpose_for_each_crop(rtmpose3d):

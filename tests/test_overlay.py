@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from audio2pose.core import InputError
 from audio2pose.landmarks import Landmarks, layouts
-from audio2pose.show.overlay import annotated, draw_strokes, film_size, lines_of, overlay
+from audio2pose.show.overlay import annotated_picture, draw_strokes, film_size, skeleton_lines, overlay
 
 pytest.importorskip("PIL")
 
@@ -65,11 +65,11 @@ def test_a_stroke_is_where_it_should_be():
 @pytest.mark.parametrize("layout", layouts)
 def test_lines_are_of_the_layout(layout):
     count = len(layouts[layout])
-    assert all(0<=a<count and 0<=b<count for a,b,_ in lines_of(layout))
+    assert all(0<=a<count and 0<=b<count for a,b,_ in skeleton_lines(layout))
 
 
 def test_left_and_right_have_colours_of_their_own():
-    colours = {(a, b): colour for a,b,colour in lines_of("wholebody")}
+    colours = {(a, b): colour for a,b,colour in skeleton_lines("wholebody")}
     assert colours[5, 7]==colours[11, 13]==colours[91, 92]!=colours[6, 8]==colours[112, 113]
 
 
@@ -80,13 +80,13 @@ def test_whatever_the_points_are(layout, odd, seed):
     picture = np.full((72, 96, 3), 90, np.uint8)
     points = np.random.default_rng(seed).uniform(0, 90, (len(layouts[layout]), 4))
     points.ravel()[np.random.default_rng(seed).integers(0, points.size, len(odd))] = odd
-    drawn = annotated(picture, points, layout, "words "*seed, np.array([5, 5, 50, odd[0]]))
+    drawn = annotated_picture(picture, points, layout, "words "*seed, np.array([5, 5, 50, odd[0]]))
     assert drawn.shape==picture.shape and (picture==90).all() and (drawn!=90).any()
 
 
 def test_nobody_is_said_and_nothing_drawn():
     picture = np.full((200, 300, 3), 90, np.uint8)
-    drawn = annotated(picture, np.full((133, 4), np.nan))
+    drawn = annotated_picture(picture, np.full((133, 4), np.nan))
     changed = np.nonzero((drawn!=90).any(-1))
     assert len(changed[0])>300 and changed[0].max()<60, "words at the top, nothing else"
 
@@ -95,9 +95,9 @@ def test_dots_tell_the_score():
     picture = np.full((100, 100, 3), 90, np.uint8)
     points = np.full((17, 4), np.nan)
     points[9] = 50, 50, 0, -6
-    low = annotated(picture, points, "body")[50, 50]
+    low = annotated_picture(picture, points, "body")[50, 50]
     points[9, 3] = 12
-    high = annotated(picture, points, "body")[50, 50]
+    high = annotated_picture(picture, points, "body")[50, 50]
     assert low[2]>150>low[1] and high[1]>150>high[2], "red for a guess, green for sure"
 
 
@@ -160,7 +160,7 @@ def test_what_is_refused_leaves_nothing(tmp_path, change, said):
 def test_an_interrupted_film_is_no_film(tmp_path, monkeypatch):
     import audio2pose.show.overlay as module
     def stop(*_): raise KeyboardInterrupt
-    monkeypatch.setattr(module, "encoded", stop)
+    monkeypatch.setattr(module, "to_video_frame", stop)
     with pytest.raises(KeyboardInterrupt): overlay(grey(path=tmp_path/"v.mp4"), clip(), tmp_path/"o.mp4", progress=False)
     assert [path.name for path in tmp_path.iterdir()]==["v.mp4"]
 
@@ -187,10 +187,10 @@ def test_commands(tmp_path):
     "A folder of landmarks becomes films and motions; what cannot is said in a sentence, without a traceback, and stops nothing else"
     from audio2pose.cli import app
     from audio2pose.commands.base import invoke
-    from audio2pose.body.ik import filmed_landmarks
+    from audio2pose.body.ik import projected_landmarks
     from audio2pose.motion import Motion
     still = Motion(np.zeros((20, 24, 3)), np.tile([0, .98, 0.], (20, 1)), 25)
-    good = replace(filmed_landmarks(still, size=(160, 120), focal=160., name="good"), source="v.mp4")
+    good = replace(projected_landmarks(still, size=(160, 120), focal=160., name="good"), source="v.mp4")
     good.save(tmp_path/"in/sub/good.npy")
     replace(good, points=good.points*np.nan).save(tmp_path/"in/nobody.npy")
     (tmp_path/"in/bad.npy").write_bytes(b"no array")

@@ -40,7 +40,7 @@ def song(tmp_path_factory):
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory, song):
     path = tmp_path_factory.mktemp("pages")/"dance.html"
-    player.write(swaying(), path, song, beats=np.arange(0, 8, .5))
+    player.write_html(swaying(), path, song, beats=np.arange(0, 8, .5))
     return path
 
 
@@ -160,7 +160,7 @@ def test_it_dances_on_after_the_song_and_rests_at_the_end(browser, page_file):
 
 @needs_browser
 def test_a_song_longer_than_the_dance_plays_to_its_end(browser, tmp_path, song):
-    player.write(swaying(1.), tmp_path/"short.html", song)
+    player.write_html(swaying(1.), tmp_path/"short.html", song)
     with visit(browser, tmp_path/"short.html") as page:
         assert page.evaluate("player.length")==pytest.approx(5, abs=.01)
         page.evaluate("player.seek(4.5), player.play()")
@@ -170,7 +170,7 @@ def test_a_song_longer_than_the_dance_plays_to_its_end(browser, tmp_path, song):
 
 @needs_browser
 def test_without_a_song_it_keeps_its_own_time(browser, tmp_path):
-    player.write(swaying(), tmp_path/"silent.html", title="Silent")
+    player.write_html(swaying(), tmp_path/"silent.html", title="Silent")
     with visit(browser, tmp_path/"silent.html") as page:
         page.evaluate("player.play()")
         start = page.evaluate("[player.time, performance.now()/1000]")
@@ -196,7 +196,7 @@ def test_a_muted_tab_changes_nothing_but_the_sound(launch, page_file):
 
 @needs_browser
 def test_speed_and_loop(browser, tmp_path):
-    player.write(swaying(1.), tmp_path/"short.html")
+    player.write_html(swaying(1.), tmp_path/"short.html")
     with visit(browser, tmp_path/"short.html") as page:
         page.select_option("select", "0.25")
         page.evaluate("player.play()")
@@ -221,7 +221,7 @@ def test_a_blocked_song_waits_for_a_click(browser, page_file):
 @needs_browser
 def test_a_song_that_cannot_be_decoded_is_said_and_danced_without(browser, tmp_path, song, monkeypatch):
     monkeypatch.setattr(player, "sound_data", lambda path: {"type": "audio/mpeg", "seconds": 5., "data": player.base64_text(b"noise"*99)})
-    player.write(swaying(), tmp_path/"broken.html", song)
+    player.write_html(swaying(), tmp_path/"broken.html", song)
     with visit(browser, tmp_path/"broken.html") as page:
         page.wait_for_function("document.querySelector('.note').textContent.includes('silence')")
         page.evaluate("player.play()")
@@ -355,7 +355,7 @@ def test_the_slider(browser, page_file):
 @needs_browser
 def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path, song):
     title = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&{{data}}"""
-    player.write(swaying(1.), tmp_path/"hostile.html", song, title=title)
+    player.write_html(swaying(1.), tmp_path/"hostile.html", song, title=title)
     with visit(browser, tmp_path/"hostile.html") as page:
         assert page.title()==title
         assert page.inner_text(".title")==title
@@ -386,7 +386,7 @@ def test_even_an_injected_script_would_not_run(browser, page_file, tmp_path):
 
 @needs_browser
 def test_ten_minutes_open_in_a_few_seconds(browser, tmp_path):
-    player.write(swaying(600.), tmp_path/"long.html")
+    player.write_html(swaying(600.), tmp_path/"long.html")
     assert (tmp_path/"long.html").stat().st_size<10e6
     with visit(browser, tmp_path/"long.html") as page:
         assert page.evaluate("performance.now()")<8000
@@ -428,7 +428,7 @@ def test_the_sound_starts_when_the_song_does(tmp_path):
 @pytest.mark.parametrize("content,message", [(None, "no such file"), (b"", "sound cannot be read"), (b"words, words", "sound cannot be read")])
 def test_a_bad_song_is_one_sentence_and_no_page(tmp_path, content, message):
     if content is not None: (tmp_path/"song.mp3").write_bytes(content)
-    with pytest.raises(InputError, match=message): player.write(swaying(1.), tmp_path/"dance.html", tmp_path/"song.mp3")
+    with pytest.raises(InputError, match=message): player.write_html(swaying(1.), tmp_path/"dance.html", tmp_path/"song.mp3")
     assert not (tmp_path/"dance.html").exists()
 
 
@@ -437,5 +437,5 @@ def test_a_bad_motion_or_place_is_one_sentence(tmp_path):
     (tmp_path/"file").write_text("")
     with pytest.raises(InputError, match="no frames"): player.html(good[:0])
     with pytest.raises(InputError, match="not finite"): player.html(Motion(good.poses*np.nan, good.trans))
-    with pytest.raises(InputError, match="name the page"): player.write(good, tmp_path/"dance.pdf")
-    with pytest.raises(InputError, match="cannot write"): player.write(good, tmp_path/"file"/"dance.html")
+    with pytest.raises(InputError, match="name the page"): player.write_html(good, tmp_path/"dance.pdf")
+    with pytest.raises(InputError, match="cannot write"): player.write_html(good, tmp_path/"file"/"dance.html")

@@ -32,7 +32,7 @@ def test_both_libraries_draw_it(name):
     pytest.importorskip("plotly")
     import matplotlib.pyplot as plt
     panel = PANELS[name]()
-    still,live = plot.draw(panel),plot.explore(panel)
+    still,live = plot.draw(panel),plot.interactive_figure(panel)
     assert still.axes[0].get_ylabel()==panel.label==live.layout.yaxis.title.text
     assert len(live.data)==len(panel.parts)
     live.to_json()
@@ -43,7 +43,7 @@ def test_both_libraries_draw_it(name):
 def test_letters_can_be_read_on_white_and_on_black(name):
     "WCAG asks for a contrast of 3 for large letters and graphics"
     pytest.importorskip("plotly")
-    figure = plot.explore(PANELS[name]())
+    figure = plot.interactive_figure(PANELS[name]())
     def light(colour):
         parts = [int(colour[i:i+2], 16)/255 for i in (1, 3, 5)]
         return sum(weight*(x/12.92 if x<=.03928 else ((x+.055)/1.055)**2.4) for weight,x in zip((.2126, .7152, .0722), parts))
@@ -55,7 +55,7 @@ def test_letters_can_be_read_on_white_and_on_black(name):
 
 def test_marks_are_where_the_beats_are():
     pytest.importorskip("plotly")
-    figure = plot.explore(plot.joint_speeds(walking(), BEATS))
+    figure = plot.interactive_figure(plot.joint_speeds(walking(), BEATS))
     trace = next(trace for trace in figure.data if trace.name=="music beats")
     assert np.allclose(np.unique(np.array(trace.x, float)[~np.isnan(np.array(trace.x, float))]), BEATS)
 
@@ -70,17 +70,17 @@ def test_speeds_do_not_depend_on_the_frame_rate(fps):
 def test_stretches_cover_what_is_on():
     on = np.random.default_rng(0).random(200)<.5
     back = np.zeros(200, bool)
-    for start,stop in np.round(plot.stretches(on, FPS)*FPS).astype(int): back[start:stop] = True
+    for start,stop in np.round(plot.intervals(on, FPS)*FPS).astype(int): back[start:stop] = True
     assert np.array_equal(on, back)
 
 
 def test_a_minute_weighs_less_than_half_a_megabyte():
     pytest.importorskip("plotly")
     panels = plot.onsets(features(3600)),plot.audio_features(features(3600)),plot.joint_speeds(walking(60.), np.arange(0, 60, .5)),plot.foot_contacts(walking(60.))
-    assert len(plot.explore(*panels).to_json())<600_000
+    assert len(plot.interactive_figure(*panels).to_json())<600_000
 
 
 def test_bad_input_is_one_sentence():
-    for make in (lambda: plot.draw(), lambda: plot.explore(), lambda: plot.joint_speeds(walking()[:1]), lambda: plot.foot_contacts(walking()[:0]),
-                 lambda: plot.explore_poses(walking()[:0]), lambda: plot.pose_strip(walking()[:0]), lambda: plot.metric_table({})):
+    for make in (lambda: plot.draw(), lambda: plot.interactive_figure(), lambda: plot.joint_speeds(walking()[:1]), lambda: plot.foot_contacts(walking()[:0]),
+                 lambda: plot.interactive_poses(walking()[:0]), lambda: plot.pose_strip(walking()[:0]), lambda: plot.metric_table({})):
         with pytest.raises(InputError): make()

@@ -77,7 +77,7 @@ def test_search_in_a_browser(small):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.goto((small[0]/"guides"/"add_a_metric.html").as_uri())
-        page.fill("input[type=search]", "beat_align")
+        page.fill_template("input[type=search]", "beat_align")
         page.wait_for_selector(".found li a")
         assert page.inner_text(".found li a >> nth=0")=="beat_align"
         page.click(".found li a >> nth=0")

@@ -15,9 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph, styles
-from audio2pose.data.synthetic import camera_ring, dance_to, keypoints_2d, keypoints_3d, project, sequence_names, split_names, synthesise
+from audio2pose.data.synthetic import camera_ring, choreograph_song, keypoints_2d, keypoints_3d, project, sequence_names, split_names, synthesise
 from audio2pose.data.music import compose
-from audio2pose.body.footing import TOE_HEIGHT, settle
+from audio2pose.body.footing import TOE_HEIGHT, remove_foot_skating
 from audio2pose.metrics.beat import beat_margin, kinematic_beats
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24
@@ -43,7 +43,7 @@ def slips(positions, standing):
 def test_every_dance(genre, seed, bpm, first):
     dance = make_dance(genre, seed, bpm, first=first)
     positions = dance.motion.positions()
-    assert max(slips(positions, dance.standing))<.01
+    assert max(slips(positions, dance.contact))<.01
     assert positions[..., 1].min()>TOE_HEIGHT-.01
     assert 1.2<positions[:, 15, 1].max()<1.9
     assert np.ptp(dance.motion.trans[:, [0, 2]], axis=0).max()<3
@@ -98,14 +98,14 @@ def test_settling(seed, frames, tremble, drift):
     clean = make_dance("MH", seed%7).motion[:frames]
     rng = np.random.default_rng(seed)
     rough = replace(clean, poses=clean.poses+rng.normal(0, tremble, clean.poses.shape), trans=clean.trans+np.linspace(0, drift, len(clean))[:, None]*[.3, 1, .3])
-    calm = settle(rough)
+    calm = remove_foot_skating(rough)
     assert len(calm)==len(rough) and calm.fps==rough.fps
     assert np.isfinite(calm.poses).all()
     if len(calm)>=9: assert calm.positions()[:, TOES, 1].min()>TOE_HEIGHT-.01
 
 
 def test_cameras_see_the_dancer():
-    dance = dance_to(compose(0, bpm=100, seconds=10, style="JB"), "JB")
+    dance = choreograph_song(compose(0, bpm=100, seconds=10, style="JB"), "JB")
     points,ring = keypoints_3d(dance.motion),camera_ring()
     assert len({camera["name"] for camera in ring})==9
     views = keypoints_2d(points, ring, np.random.default_rng(0))
@@ -149,5 +149,5 @@ def test_the_tree_can_be_read(tmp_path):
     names = synthesise(tmp_path, 2, seconds=8, progress=False)
     motion = Motion.load(tmp_path/"motions"/f"{names[0]}.pkl")
     truth = json.loads((tmp_path/"truth"/f"{names[0]}.json").read_text())
-    assert len(motion)==480 and len(truth["standing"][0])==480 and truth["genre"]=="BR"
+    assert len(motion)==480 and len(truth["contact"][0])==480 and truth["genre"]=="BR"
     with pytest.raises(InputError, match="at least 1"): synthesise(tmp_path, 0)

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from audio2pose.core import InputError
-from audio2pose.data.windows import Store, statistics, toy_sequences, write_store
+from audio2pose.data.windows import Store, statistics, random_sequences, write_store
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.train import (Batches, TrainingObjective, MathAttention, TrainConfig, make_ema, resolve_device, learning_rate, rollout_metrics,
                               orthonormalise, presets, read_log, rollout, build_run, train, train_step)
@@ -25,7 +25,7 @@ QUICK = TrainConfig(steps=6, batch=4, rollout_start=0, rollout_fraction=1., roll
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")/"store"
-    write_store(toy_sequences(6, 700), folder)
+    write_store(random_sequences(6, 700), folder)
     return Store(folder)
 
 

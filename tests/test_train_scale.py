@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from audio2pose.core import InputError
-from audio2pose.data.windows import Store, statistics, toy_sequences, write_store
+from audio2pose.data.windows import Store, statistics, random_sequences, write_store
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam
 from audio2pose.motion import Motion
@@ -28,7 +28,7 @@ FRESH = replace(presets["released"], steps=6, batch=4, log_every=1, validate_eve
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scale")/"store"
-    write_store(toy_sequences(6, 500), folder)
+    write_store(random_sequences(6, 500), folder)
     return Store(folder)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audio2pose import video
 from audio2pose.core import InputError
-from audio2pose.video import Ahead, Cut, decoded, frames, legacy_moments, moments, probe, spans_of
+from audio2pose.video import Prefetcher, Cut, decode_frames, frames, legacy_sampling_times, sampling_times, probe, merged_spans
 
 TICKS = 24000 # Per second: a multiple of 24000/1001's and of 25's denominators
 
@@ -31,15 +31,15 @@ def number_of(picture):
     return sum((picture[bit//4*16+8, bit%4*16+8].mean()>127)<<bit for bit in range(12))
 
 
-def film(path, moments, images=None, codec="mpeg4", pix_fmt="yuv420p", gop=12, options=None, container=None, start=0., sound=False):
-    "A film with a picture at each of `moments`, s"
-    images = (shot(i) for i in range(len(moments))) if images is None else images
+def film(path, sampling_times, images=None, codec="mpeg4", pix_fmt="yuv420p", gop=12, options=None, container=None, start=0., sound=False):
+    "A film with a picture at each of `sampling_times`, s"
+    images = (shot(i) for i in range(len(sampling_times))) if images is None else images
     with av.open(path if hasattr(path, "write") else str(path), "w", format=container) as file:
         stream = file.add_stream(codec, rate=25, options=options or {})
         noise = file.add_stream("aac", rate=16000) if sound else None
         stream.codec_context.time_base = Fraction(1, TICKS)
         stream.codec_context.gop_size,stream.codec_context.max_b_frames = gop,0
-        for moment,image in zip(moments, images):
+        for moment,image in zip(sampling_times, images):
             frame = av.VideoFrame.from_ndarray(image, "bgr24")
             if stream.codec_context.width!=image.shape[1]: stream.width,stream.height,stream.pix_fmt = image.shape[1],image.shape[0],pix_fmt
             frame.pts,frame.time_base = round((moment+start)*TICKS),Fraction(1, TICKS)
@@ -91,7 +91,7 @@ def test_pictures_are_upright(degrees, tmp_path):
     for frame in all_of(path):
         assert frame.picture.shape==(seen.height, seen.width, 3)
         corners = {0: frame.picture[4, 4], 90: frame.picture[4, -5], 180: frame.picture[-5, -5], 270: frame.picture[-5, 4]}
-        assert max(corners, key=lambda turn: int(corners[turn][2])-int(corners[turn][0]))==degrees
+        assert max(corners, key=lambda rotation: int(corners[rotation][2])-int(corners[rotation][0]))==degrees
         assert frame.picture.flags.c_contiguous
 
 
@@ -120,7 +120,7 @@ def test_times_are_those_of_the_file(container, start, tmp_path):
 def test_23_976_is_told_exactly(tmp_path):
     path = film(tmp_path/"film.mp4", np.arange(240)*1001/24000)
     assert probe(path).fps==pytest.approx(24000/1001, rel=1e-3)
-    found = list(frames(path, [Cut("all")], [moments(Cut("all"), 24000/1001, 10.01)]))
+    found = list(frames(path, [Cut("all")], [sampling_times(Cut("all"), 24000/1001, 10.01)]))
     assert [number_of(frame.picture) for frame in found]==list(range(240))
 
 
@@ -142,9 +142,9 @@ def test_every_moment_gets_the_nearest_frame(tmp_path_factory, steps, parts, rat
     times = np.r_[0, np.cumsum(steps)]/TICKS
     path = film(tmp_path_factory.mktemp("any")/"any.mp4", times)
     cuts = [Cut(str(i), start, start+length) for i,(start, length) in enumerate(parts)]
-    wanted = [moments(cut, rate, float(times[-1])) for cut in cuts]
-    got = {(i, moment): number_of(frame.picture) for frame in frames(path, cuts, wanted) for i,moment in frame.wanted}
-    asked = [(i, float(moment)) for i,list_ in enumerate(wanted) for moment in list_]
+    requested = [sampling_times(cut, rate, float(times[-1])) for cut in cuts]
+    got = {(i, moment): number_of(frame.picture) for frame in frames(path, cuts, requested) for i,moment in frame.requested}
+    asked = [(i, float(moment)) for i,list_ in enumerate(requested) for moment in list_]
     assert sorted(got)==sorted(set(asked))
     for (_,moment),number in got.items(): assert abs(times[number]-moment)<=np.abs(times-moment).min()+1e-4
 
@@ -170,7 +170,7 @@ def test_far_cuts_of_a_file_without_an_index(kind, tmp_path):
     path = tmp_path/f"pipe.{kind}"
     path.write_bytes(pipe.data)
     cuts = [Cut("early", 1, 2), Cut("late", 35, 36)]
-    got = [(i, number_of(frame.picture)) for frame in frames(path, cuts, [moments(cut, 5, math.inf) for cut in cuts]) for i,_ in frame.wanted]
+    got = [(i, number_of(frame.picture)) for frame in frames(path, cuts, [sampling_times(cut, 5, math.inf) for cut in cuts]) for i,_ in frame.requested]
     assert got==[(0, n) for n in range(25, 50, 5)]+[(1, n) for n in range(875, 900, 5)]
 
 
@@ -185,47 +185,47 @@ def long(home):
 
 def counted(monkeypatch):
     "How often files are opened, and how many frames leave the decoder"
-    seen = dict(opened=0, decoded=0)
-    opened,decode = video.opened,video.decoded
+    seen = dict(open_video=0, decode_frames=0)
+    open_video,decode = video.open_video,video.decode_frames
     def open_(path):
-        seen["opened"] += 1
-        return opened(path)
+        seen["open_video"] += 1
+        return open_video(path)
     def decode_(*args, **kwargs):
         for frame in decode(*args, **kwargs):
-            seen["decoded"] += 1
+            seen["decode_frames"] += 1
             yield frame
-    monkeypatch.setattr(video, "opened", open_)
-    monkeypatch.setattr(video, "decoded", decode_)
+    monkeypatch.setattr(video, "open_video", open_)
+    monkeypatch.setattr(video, "decode_frames", decode_)
     return seen
 
 
 def test_what_lies_between_far_cuts_is_skipped(long, monkeypatch):
     seen = counted(monkeypatch)
     cuts = [Cut("a", 20, 22), Cut("b", 560, 562)]
-    got = [(i, number_of(frame.picture)) for frame in frames(long, cuts, [moments(cut, 5, 600) for cut in cuts]) for i,_ in frame.wanted]
+    got = [(i, number_of(frame.picture)) for frame in frames(long, cuts, [sampling_times(cut, 5, 600) for cut in cuts]) for i,_ in frame.requested]
     assert got==[(0, n) for n in range(100, 110)]+[(1, n) for n in range(2800, 2810)]
-    assert seen["opened"]==1 and seen["decoded"]<120
+    assert seen["open_video"]==1 and seen["decode_frames"]<120
 
 
 def test_many_overlapping_cuts_take_one_pass(long, monkeypatch):
     seen = counted(monkeypatch)
     cuts = [Cut(str(i), i/4, i/4+6) for i in range(200)] # 0 to 56 s, each moment in 24 of them
-    count = sum(len(frame.wanted) for frame in frames(long, cuts, [moments(cut, 5, 600) for cut in cuts]))
+    count = sum(len(frame.requested) for frame in frames(long, cuts, [sampling_times(cut, 5, 600) for cut in cuts]))
     assert count==200*30
-    assert seen["opened"]==1 and seen["decoded"]<=5*57+5
+    assert seen["open_video"]==1 and seen["decode_frames"]<=5*57+5
 
 
 def test_without_a_rate_a_cut_has_the_frames_within_it(steady):
     got = [[], []]
     for frame in frames(steady, [Cut("a", .4, .8), Cut("b", .6, 1)]):
-        for i,_ in frame.wanted: got[i].append(number_of(frame.picture))
+        for i,_ in frame.requested: got[i].append(number_of(frame.picture))
     assert got==[list(range(10, 20)), list(range(15, 25))]
 
 
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 60)), min_size=1, max_size=12))
 def test_spans_cover_the_cuts_and_lie_apart(parts):
     cuts = [Cut("", start, start+length) for start,length in parts]
-    spans = spans_of(cuts)
+    spans = merged_spans(cuts)
     for cut in cuts: assert any(begin<=cut.start and cut.end<=end for begin,end in spans)
     for (_,end),(begin,_) in zip(spans, spans[1:]): assert begin>end+10
 
@@ -235,7 +235,7 @@ def test_spans_cover_the_cuts_and_lie_apart(parts):
 @given(st.floats(0, 100), st.floats(.05, 60), st.sampled_from([5., 23.976, 24., 25., 29.97, 60.]), st.floats(1, 200))
 def test_moments_begin_at_the_start_and_end_before_the_end(start, length, rate, seconds):
     cut = Cut("", start, start+length)
-    found = moments(cut, rate, seconds)
+    found = sampling_times(cut, rate, seconds)
     end = min(cut.end, seconds)
     if end<=start:
         assert len(found)==0
@@ -247,24 +247,24 @@ def test_moments_begin_at_the_start_and_end_before_the_end(start, length, rate, 
 
 @pytest.mark.parametrize("fps,rate,taken", [(30, 24, [1, 2, 3, 4, 6, 7, 8, 9]), (60, 24, [2, 4, 7, 9, 12]), (50, 24, [2, 4, 6]), (30, 15, [1, 3, 5, 7]), (24, 24, [0, 1, 2, 3])])
 def test_the_older_extractor_takes_these(fps, rate, taken):
-    assert (legacy_moments(Cut("", 0, 10), rate, fps, 10)*fps).round().astype(int).tolist()[:len(taken)]==taken
+    assert (legacy_sampling_times(Cut("", 0, 10), rate, fps, 10)*fps).round().astype(int).tolist()[:len(taken)]==taken
 
 
 @pytest.mark.parametrize("fps,count", [(25, 72), (29.97, 72), (30, 72), (50, 72), (59.94, 72), (60, 72), (24, 73)])
-def test_the_older_extractor_takes_so_many_of_three_seconds(fps, count): assert len(legacy_moments(Cut("", 0, 3), 24, fps, 10))==count
+def test_the_older_extractor_takes_so_many_of_three_seconds(fps, count): assert len(legacy_sampling_times(Cut("", 0, 3), 24, fps, 10))==count
 
 
 @pytest.mark.parametrize("fps,count", [(30, 1440), (60, 1440), (24, 1441)])
-def test_the_older_extractor_takes_so_many_of_a_minute(fps, count): assert len(legacy_moments(Cut("", 0, 60), 24, fps, 100))==count
+def test_the_older_extractor_takes_so_many_of_a_minute(fps, count): assert len(legacy_sampling_times(Cut("", 0, 60), 24, fps, 100))==count
 
 
 def test_the_older_extractor_takes_every_nth():
-    assert (legacy_moments(Cut("", 1, 2), None, 25, 10, skip_by=2)*25).round().astype(int).tolist()==list(range(25, 51, 2))
+    assert (legacy_sampling_times(Cut("", 1, 2), None, 25, 10, skip_by=2)*25).round().astype(int).tolist()==list(range(25, 51, 2))
 
 
 @given(st.floats(0, 50), st.floats(.2, 60), st.floats(24, 60), st.sampled_from([None, 10., 24., 30.]), st.integers(1, 5))
 def test_the_older_extractor_stays_within_the_cut(start, length, fps, rate, skip_by):
-    found = legacy_moments(Cut("", start, start+length), rate, fps, 200., skip_by)
+    found = legacy_sampling_times(Cut("", start, start+length), rate, fps, 200., skip_by)
     assert (np.diff(found)>0).all()
     if len(found): assert start-1/fps<=found[0]+1e-9 and found[-1]<=start+length+1e-9
     if rate and rate<fps: assert abs(len(found)-length*rate)<=2+rate/fps
@@ -306,7 +306,7 @@ def test_no_video(tmp_path):
     for name,why in (("empty.mp4", "empty"), ("noise.mp4", "not a video|no picture|not one frame"), ("words.mp4", "not a video|no picture|not one frame"), ("folder.mp4", "no such"), ("none.mp4", "no such")):
         with pytest.raises(InputError, match=why): probe(tmp_path/name)
         with pytest.raises(InputError, match=why): all_of(tmp_path/name)
-        with pytest.raises(InputError, match=why): list(Ahead(frames(tmp_path/name, [Cut("all")])))
+        with pytest.raises(InputError, match=why): list(Prefetcher(frames(tmp_path/name, [Cut("all")])))
 
 
 def test_sound_alone(tmp_path):
@@ -336,7 +336,7 @@ def test_a_cover_is_no_film(tmp_path):
 def test_two_frames(tmp_path):
     path = film(tmp_path/"two.mp4", [0, .04])
     assert [number_of(frame.picture) for frame in all_of(path)]==[0, 1]
-    times = moments(Cut("all"), 25, .08)
+    times = sampling_times(Cut("all"), 25, .08)
     assert [number_of(frame.picture) for frame in frames(path, [Cut("all")], [times])]==[0, 1]
 
 
@@ -359,22 +359,22 @@ def test_8k(tmp_path):
 
 
 def test_cuts_beyond_the_end_get_nothing(steady):
-    wanted = [moments(Cut("late"), 5, 3.)+30]
-    assert list(frames(steady, [Cut("late", 30, 33)], wanted))==[]
+    requested = [sampling_times(Cut("late"), 5, 3.)+30]
+    assert list(frames(steady, [Cut("late", 30, 33)], requested))==[]
     assert list(frames(steady, [Cut("late", 30, 33)]))==[]
 
 
 # ---- the thread
 
 def test_who_stops_early_leaves_no_thread(steady):
-    ahead = Ahead(frames(steady, [Cut("all")]), room=2)
+    ahead = Prefetcher(frames(steady, [Cut("all")]), buffer_size=2)
     for _ in ahead: break
     ahead.thread.join(10)
     assert not ahead.thread.is_alive()
 
 
 def test_decoding_is_lazy(steady):
-    source = decoded(steady)
+    source = decode_frames(steady)
     assert next(source).index==0
     source.close()
 

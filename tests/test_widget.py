@@ -88,7 +88,7 @@ def test_what_is_left(monkeypatch):
 
 def test_ten_minutes_are_saved_as_an_excerpt():
     long = Motion(np.zeros((36_000, 24, 3)), np.zeros((36_000, 3)))
-    assert len(widget.excerpt(long, tone(30.), None, "", []))<600_000
+    assert len(widget.excerpt_page(long, tone(30.), None, "", []))<600_000
 
 
 @needs_browser
@@ -113,7 +113,7 @@ def test_a_static_export_plays(tmp_path, monkeypatch, scheme):
         frame.wait_for_function("window.player?.drawn > 0")
         assert frame.evaluate("[player.dances.length, player.length]")==[2, 3]
         restored = frame.evaluate("[...player.dances[0].poses.slice(72*100, 72*100 + 6)]")
-        assert np.allclose(restored, player.pose_numbers(wild(3.).poses)[100].ravel()[:6], atol=1)
+        assert np.allclose(restored, player.quantised_poses(wild(3.).poses)[100].ravel()[:6], atol=1)
         frame.evaluate("player.play()")
         frame.wait_for_function("player.time > 1.3") # Beyond the song
         browser.close()
@@ -124,7 +124,7 @@ def test_a_part_is_looped_and_a_silent_device_does_not_stop_her(tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api", reason='pip install "audio2pose[dev]"')
     import soundfile
     soundfile.write(tmp_path/"tone.wav", *tone(6.))
-    player.write(wild(6.), tmp_path/"page.html", tmp_path/"tone.wav")
+    player.write_html(wild(6.), tmp_path/"page.html", tmp_path/"tone.wav")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
         page = browser.new_page(viewport=dict(width=900, height=500))

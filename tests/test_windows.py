@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audio2pose.core import InputError
-from audio2pose.data.windows import (EQ_SPREAD, Store, Windows, augment_audio, cut, draw, hold_out, sample, statistics,
-                                     toy_sequences, transpose, write_store)
+from audio2pose.data.windows import (EQ_SPREAD, Store, Windows, augment_audio, gather_windows, sample_indices, train_val_split, sample_windows, statistics,
+                                     random_sequences, transpose_chroma, write_store)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("windows")/"store"
-    write_store((entry for count,frames in ((6, 500), (3, 240), (2, 1000)) for entry in renamed(frames, toy_sequences(count, frames))), folder)
+    write_store((entry for count,frames in ((6, 500), (3, 240), (2, 1000)) for entry in renamed(frames, random_sequences(count, frames))), folder)
     return Store(folder)
 
 
@@ -37,8 +37,8 @@ def test_golden_window(shared, real_motion, tmp_path):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32-1))
 def test_windows_are_slices(store, seed):
-    sequence,start = draw(store, 7, np.random.default_rng(seed))
-    motion,audio,target = cut(store, sequence, start)
+    sequence,start = sample_indices(store, 7, np.random.default_rng(seed))
+    motion,audio,target = gather_windows(store, sequence, start)
     assert motion.dtype==audio.dtype==target.dtype==np.float32
     for i,(index,first) in enumerate(zip(sequence, start)):
         assert 0<=first<=store.rows[index]-240
@@ -49,17 +49,17 @@ def test_windows_are_slices(store, seed):
 
 
 def test_short_sequences_are_named_and_a_window_long_one_has_one_window(store, tmp_path):
-    _,motion,audio,info = next(toy_sequences(1, 400))
+    _,motion,audio,info = next(random_sequences(1, 400))
     short = write_store([("whole", motion[:240], audio, info), ("cut", motion[:239], audio, info), ("deaf", motion, audio[:100], info)], tmp_path/"store")
     assert short==["cut", "deaf"]
     small = Store(tmp_path/"store")
     assert small.names==["whole"] and small.short==["cut", "deaf"] and len(Windows(small))==1
-    assert set(draw(small, 50, np.random.default_rng(0))[1])=={0}
-    sample(small, 5, np.random.default_rng(0))
+    assert set(sample_indices(small, 50, np.random.default_rng(0))[1])=={0}
+    sample_windows(small, 5, np.random.default_rng(0))
 
 
 def test_streams_are_cut_to_the_common_length(tmp_path):
-    _,motion,audio,info = next(toy_sequences(1, 400))
+    _,motion,audio,info = next(random_sequences(1, 400))
     write_store([("a", motion, audio[:333], info), ("b", motion[:300], audio, info)], tmp_path/"store")
     assert Store(tmp_path/"store").rows.tolist()==[333, 300]
     assert np.load(tmp_path/"store"/"motion.npy").shape==(633, 219)
@@ -71,13 +71,13 @@ def test_streams_are_cut_to_the_common_length(tmp_path):
     (lambda m, a: (m, a[:, 0]), r"audio must be \(T, 35\), got \(400,\)"),
 ])
 def test_bad_sequences_are_refused_by_name(tmp_path, break_it, message):
-    name,motion,audio,info = next(toy_sequences(1, 400))
+    name,motion,audio,info = next(random_sequences(1, 400))
     with pytest.raises(InputError, match=f"{name}: {message}"): write_store([(name, *break_it(motion, audio), info)], tmp_path/"store")
     assert not (tmp_path/"store").exists() and not list(tmp_path.iterdir())
 
 
 def test_damaged_stores_say_so(tmp_path):
-    write_store(toy_sequences(2, 300), tmp_path/"store")
+    write_store(random_sequences(2, 300), tmp_path/"store")
     with pytest.raises(InputError, match="not a store"): Store(tmp_path)
     whole = (tmp_path/"store"/"motion.npy").read_bytes()
     (tmp_path/"store"/"motion.npy").write_bytes(whole[:5000])
@@ -90,12 +90,12 @@ def test_damaged_stores_say_so(tmp_path):
 
 
 def test_hold_out_follows_the_split(tmp_path):
-    write_store(((name, motion, audio, dict(split="val" if name.endswith("2") else "train")) for name,motion,audio,_ in toy_sequences(5, 300)), tmp_path/"store")
-    train,valid = hold_out(Store(tmp_path/"store"))
+    write_store(((name, motion, audio, dict(split="val" if name.endswith("2") else "train")) for name,motion,audio,_ in random_sequences(5, 300)), tmp_path/"store")
+    train,valid = train_val_split(Store(tmp_path/"store"))
     assert valid.names==["toy002"] and len(train)==4
     motion,_,_ = valid.window(0, 0)
     np.testing.assert_array_equal(motion, Store(tmp_path/"store").window(2, 0)[0])
-    with pytest.raises(InputError, match="none of its 1 sequences is for train"): hold_out(valid)
+    with pytest.raises(InputError, match="none of its 1 sequences is for train"): train_val_split(valid)
 
 
 def test_statistics_are_floored_and_leave_one_hots(store):
@@ -108,7 +108,7 @@ def test_statistics_are_floored_and_leave_one_hots(store):
 
 
 def test_augmentation_keeps_the_rhythm_and_does_not_touch_its_input(store):
-    audio = sample(store, 200, np.random.default_rng(0))[1]
+    audio = sample_windows(store, 200, np.random.default_rng(0))[1]
     before = audio.copy()
     stats = statistics(store)
     heard = augment_audio(audio, np.random.default_rng(1), stats["audio_mean"])
@@ -127,14 +127,14 @@ def test_augmentation_keeps_the_rhythm_and_does_not_touch_its_input(store):
 def test_transpose_goes_upwards():
     chroma = np.zeros((2, 3, 12))
     chroma[..., 9] = 1
-    assert transpose(chroma, np.array([2, 5])).argmax(-1).tolist()==[[11]*3, [2]*3]
+    assert transpose_chroma(chroma, np.array([2, 5])).argmax(-1).tolist()==[[11]*3, [2]*3]
 
 
 def test_sampling_never_starves_a_step(store):
     rng,best = np.random.default_rng(0),0.
     for _ in range(5):
         clock = time.perf_counter()
-        for _ in range(5): sample(store, 32, rng)
+        for _ in range(5): sample_windows(store, 32, rng)
         best = max(best, 160/(time.perf_counter()-clock))
     assert best>2000, f"{best:.0f} windows per second"
 

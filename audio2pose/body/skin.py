@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['trunk', 'arm', 'hand', 'leg', 'foot', 'ear', 'head', 'GROUND', 'grid', 'seams', 'regions', 'palette', 'ramps',
-           'gates', 'round_cone', 'ellipsoid', 'smooth_union', 'cone', 'lump', 'body_distance', 'graded_axis',
-           'half_mesh', 'with_mirror', 'edges_of', 'slope', 'unit', 'relax', 'hairline', 'collar', 'region_of', 'snap',
-           'cut', 'smooth_step', 'thickness', 'hem_quads', 'dress', 'reach', 'bone_weights', 'Body', 'load_body',
-           'build_body', 'save_body', 'bone_transforms', 'skin']
+           'gates', 'round_cone', 'ellipsoid', 'smooth_union', 'cone_shape', 'ellipsoid_shape', 'body_distance',
+           'graded_axis', 'half_mesh', 'mirrored_mesh', 'directed_edges', 'gradient', 'normalise', 'relax', 'hairline',
+           'collar', 'region_of', 'snap_to_seam', 'cut_along_seam', 'smoothstep', 'thickness', 'hem_quads',
+           'dressed_mesh', 'joint_influence', 'bone_weights', 'Body', 'load_body', 'build_body', 'save_body',
+           'bone_transforms', 'skinned_vertices']
 
 # %% ../../nbs/100_body.skin.ipynb #fb9e9fb6
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ def round_cone(
     offset = (points-np.asarray(start))/squash
     along = offset@(towards/length)
     aside = np.sqrt(np.maximum((offset**2).sum(-1)-along**2, 0))
-    slope = (radii[0]-radii[1])/length
-    nearest = np.clip(along+aside*slope/np.sqrt(1-slope**2), 0, length)
-    return (np.hypot(aside, along-nearest)-radii[0]+slope*nearest)*squash.min()
+    taper = (radii[0]-radii[1])/length
+    nearest = np.clip(along+aside*taper/np.sqrt(1-taper**2), 0, length)
+    return (np.hypot(aside, along-nearest)-radii[0]+taper*nearest)*squash.min()
 
 # %% ../../nbs/100_body.skin.ipynb #21e2e99d
 def ellipsoid(
@@ -59,53 +60,53 @@ def smooth_union(a, b,
     return np.minimum(a, b)-overlap**2*fillet/4
 
 # %% ../../nbs/100_body.skin.ipynb #2bb50d7c
-def cone(start, stop, radii, fillet, squash=(1, 1, 1)): return round_cone, (start, stop, radii, squash), fillet
-def lump(centre, radii, fillet): return ellipsoid, (centre, radii), fillet
+def cone_shape(start, stop, radii, fillet, squash=(1, 1, 1)): return round_cone, (start, stop, radii, squash), fillet
+def ellipsoid_shape(centre, radii, fillet): return ellipsoid, (centre, radii), fillet
 
 trunk = [
-    lump((0, .375, -.03), (.150, .155, .101), .06), # Rib cage
-    lump((.066, .395, .002), (.082, .088, .066), .10), # Pectoral
-    lump((.085, .360, -.065), (.082, .120, .058), .06), # Shoulder blade
-    cone((0, .500, -.055), (.150, .464, -.050), (.052, .044), .06), # Trapezius
-    lump((0, .170, -.020), (.136, .170, .095), .10), # Waist
-    lump((0, -.020, -.015), (.140, .125, .104), .08), # Pelvis
-    lump((.070, -.085, -.050), (.078, .085, .078), .05), # Buttock
-    cone((0, .460, -.050), (0, .620, -.012), (.060, .054), .05)] # Neck
+    ellipsoid_shape((0, .375, -.03), (.150, .155, .101), .06), # Rib cage
+    ellipsoid_shape((.066, .395, .002), (.082, .088, .066), .10), # Pectoral
+    ellipsoid_shape((.085, .360, -.065), (.082, .120, .058), .06), # Shoulder blade
+    cone_shape((0, .500, -.055), (.150, .464, -.050), (.052, .044), .06), # Trapezius
+    ellipsoid_shape((0, .170, -.020), (.136, .170, .095), .10), # Waist
+    ellipsoid_shape((0, -.020, -.015), (.140, .125, .104), .08), # Pelvis
+    ellipsoid_shape((.070, -.085, -.050), (.078, .085, .078), .05), # Buttock
+    cone_shape((0, .460, -.050), (0, .620, -.012), (.060, .054), .05)] # Neck
 
 # %% ../../nbs/100_body.skin.ipynb #6099c699
 arm = [
-    cone((.185, .460, -.044), (.4535, .4625, -.071), (.052, .043), .05), # Upper arm
-    lump((.205, .464, -.046), (.064, .054, .058), .04), # Deltoid
-    lump((.320, .467, -.057), (.090, .051, .050), .02), # Biceps and triceps
-    cone((.4535, .4625, -.071), (.7205, .4705, -.0775), (.043, .026), .012, (1, .95, 1)), # Forearm
-    lump((.535, .463, -.073), (.085, .044, .047), .02)]
+    cone_shape((.185, .460, -.044), (.4535, .4625, -.071), (.052, .043), .05), # Upper arm
+    ellipsoid_shape((.205, .464, -.046), (.064, .054, .058), .04), # Deltoid
+    ellipsoid_shape((.320, .467, -.057), (.090, .051, .050), .02), # Biceps and triceps
+    cone_shape((.4535, .4625, -.071), (.7205, .4705, -.0775), (.043, .026), .012, (1, .95, 1)), # Forearm
+    ellipsoid_shape((.535, .463, -.073), (.085, .044, .047), .02)]
 
 hand = [
-    lump((.775, .466, -.084), (.056, .018, .042), .02), # Palm, facing down
-    cone((.800, .464, -.089), (.888, .450, -.094), (.039, .028), .02, (1, .44, 1)), # Fingers, together
-    cone((.742, .466, -.060), (.790, .458, -.032), (.019, .015), .015), # Thumb
-    cone((.790, .458, -.032), (.826, .451, -.024), (.015, .0135), .008)]
+    ellipsoid_shape((.775, .466, -.084), (.056, .018, .042), .02), # Palm, facing down
+    cone_shape((.800, .464, -.089), (.888, .450, -.094), (.039, .028), .02, (1, .44, 1)), # Fingers, together
+    cone_shape((.742, .466, -.060), (.790, .458, -.032), (.019, .015), .015), # Thumb
+    cone_shape((.790, .458, -.032), (.826, .451, -.024), (.015, .0135), .008)]
 
 # %% ../../nbs/100_body.skin.ipynb #bdacf706
 leg = [
-    cone((.086, -.110, -.018), (.103, -.4715, -.012), (.086, .060), .05), # Thigh
-    lump((.094, -.220, -.008), (.080, .160, .087), .04),
-    cone((.103, -.4715, -.012), (.089, -.880, -.048), (.060, .048), .012), # Shin
-    lump((.101, -.610, -.040), (.058, .140, .060), .03)] # Calf
+    cone_shape((.086, -.110, -.018), (.103, -.4715, -.012), (.086, .060), .05), # Thigh
+    ellipsoid_shape((.094, -.220, -.008), (.080, .160, .087), .04),
+    cone_shape((.103, -.4715, -.012), (.089, -.880, -.048), (.060, .048), .012), # Shin
+    ellipsoid_shape((.101, -.610, -.040), (.058, .140, .060), .03)] # Calf
 
 foot = [
-    cone((.088, -.860, -.050), (.087, -.930, -.066), (.046, .044), .02), # Ankle
-    cone((.087, -.958, -.084), (.116, -.958, .070), (.042, .048), .02), # Heel to ball
-    cone((.088, -.905, -.045), (.117, -.955, .065), (.046, .040), .04), # Instep
-    cone((.116, -.958, .060), (.130, -.966, .120), (.047, .038), .04, (1, .9, 1))] # Toes
+    cone_shape((.088, -.860, -.050), (.087, -.930, -.066), (.046, .044), .02), # Ankle
+    cone_shape((.087, -.958, -.084), (.116, -.958, .070), (.042, .048), .02), # Heel to ball
+    cone_shape((.088, -.905, -.045), (.117, -.955, .065), (.046, .040), .04), # Instep
+    cone_shape((.116, -.958, .060), (.130, -.966, .120), (.047, .038), .04, (1, .9, 1))] # Toes
 
 ear = (.078, .682, -.010), (.010, .031, .019)
 head = [
-    lump((0, .715, -.008), (.077, .098, .098), .03), # Skull
-    lump((0, .632, .030), (.056, .058, .060), .06), # Jaw
-    cone((0, .704, .086), (0, .671, .101), (.007, .0125), .02), # Nose
-    lump(*ear, .01),
-    cone((0, .722, .076), (.034, .722, .068), (.012, .012), .03)] # Brow
+    ellipsoid_shape((0, .715, -.008), (.077, .098, .098), .03), # Skull
+    ellipsoid_shape((0, .632, .030), (.056, .058, .060), .06), # Jaw
+    cone_shape((0, .704, .086), (0, .671, .101), (.007, .0125), .02), # Nose
+    ellipsoid_shape(*ear, .01),
+    cone_shape((0, .722, .076), (.034, .722, .068), (.012, .012), .03)] # Brow
 
 # %% ../../nbs/100_body.skin.ipynb #2038d3ff
 GROUND = -.986 # Height of the soles at rest, m from the root joint
@@ -145,7 +146,7 @@ def half_mesh()->tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
     return np.stack(lines, -1), faces
 
 # %% ../../nbs/100_body.skin.ipynb #1c8de0d4
-def with_mirror(
+def mirrored_mesh(
     vertices:Float[np.ndarray, "V 3"], # Half a body, open at x = 0
     faces:Int[np.ndarray, "F 3"],
 )->tuple[Float[np.ndarray, "W 3"], Int[np.ndarray, "G 3"]]:
@@ -155,14 +156,14 @@ def with_mirror(
     return np.concatenate([vertices, vertices[apart]*[-1, 1, 1]]), np.concatenate([faces, other[faces][:, ::-1]])
 
 # %% ../../nbs/100_body.skin.ipynb #25619cac
-def edges_of(
+def directed_edges(
     faces:Int[np.ndarray, "F 3"],
 )->Int[np.ndarray, "E 2"]: # Three for each triangle, in its sense of turning
     "Directed edges of triangles"
     return faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
 
 # %% ../../nbs/100_body.skin.ipynb #1cb8024e
-def slope(
+def gradient(
     field, # Points (V, 3) -> values (V,)
     points:Float[np.ndarray, "V 3"],
 )->Float[np.ndarray, "V 3"]:
@@ -171,7 +172,7 @@ def slope(
     return np.stack([field(points+h)-field(points-h) for h in step], -1)/1e-3
 
 # %% ../../nbs/100_body.skin.ipynb #417ca52a
-def unit(
+def normalise(
     x:Float[np.ndarray, "*batch 3"],
 )->Float[np.ndarray, "*batch 3"]:
     "Vectors of length one"
@@ -181,17 +182,17 @@ def unit(
 def relax(
     vertices:Float[np.ndarray, "V 3"],
     faces:Int[np.ndarray, "F 3"],
-    rounds:int=10,
+    iterations:int=10,
 )->Float[np.ndarray, "V 3"]:
     "Even out a mesh without leaving the surface of the body"
-    a,b = edges_of(faces).T
+    a,b = directed_edges(faces).T
     neighbours = np.bincount(a)[:, None]
-    for _ in range(rounds):
+    for _ in range(iterations):
         middle = np.stack([np.bincount(a, x[b]) for x in vertices.T], -1)/neighbours
-        normal = unit(slope(body_distance, vertices))
+        normal = normalise(gradient(body_distance, vertices))
         shift = middle-vertices
         vertices = vertices+.6*(shift-(shift*normal).sum(-1, keepdims=True)*normal)
-        climb = slope(body_distance, vertices)
+        climb = gradient(body_distance, vertices)
         vertices = vertices-climb*(body_distance(vertices)/(climb**2).sum(-1))[:, None]
     return vertices
 
@@ -223,28 +224,28 @@ def region_of(
     return np.select([hair, ~shirt|~sleeve, waist, cuff, shoe], [1, 0, 2, 3, 4], 5)
 
 # %% ../../nbs/100_body.skin.ipynb #ea72b4f1
-def snap(
+def snap_to_seam(
     vertices:Float[np.ndarray, "V 3"],
     faces:Int[np.ndarray, "F 3"],
     seam, # Points -> signed values
 )->tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V"]]: # Vertices and their values, 0 on the seam
     "Move vertices that almost lie on `seam` onto it, along the surface"
-    value,climb,normal = seam(vertices),slope(seam, vertices),unit(slope(body_distance, vertices))
+    value,climb,normal = seam(vertices),gradient(seam, vertices),normalise(gradient(body_distance, vertices))
     climb = climb-(climb*normal).sum(-1, keepdims=True)*normal
     steepness = np.maximum((climb**2).sum(-1), 1e-9)
-    a,b = edges_of(faces).T
+    a,b = directed_edges(faces).T
     edge = np.bincount(a, np.linalg.norm(vertices[a]-vertices[b], axis=1))/np.bincount(a)
     near = np.abs(value)<.36*edge*np.sqrt(steepness)
     return vertices-np.where(near, value/steepness, 0)[:, None]*climb, np.where(near, 0, value)
 
 # %% ../../nbs/100_body.skin.ipynb #9e35c8fb
-def cut(
+def cut_along_seam(
     vertices:Float[np.ndarray, "V 3"],
     faces:Int[np.ndarray, "F 3"],
     seam, # Points -> signed values
 )->tuple[Float[np.ndarray, "W 3"], Int[np.ndarray, "G 3"]]:
     "Divide triangles so that none crosses `seam`"
-    vertices,value = snap(vertices, faces, seam)
+    vertices,value = snap_to_seam(vertices, faces, seam)
     side = np.sign(value).astype(int)
     crossing = np.ptp(side[faces], axis=1)==2
     triangles,points,known = list(faces[~crossing]),list(vertices),{}
@@ -265,7 +266,7 @@ def cut(
     return np.array(points), np.array(triangles)
 
 # %% ../../nbs/100_body.skin.ipynb #5411be2c
-def smooth_step(
+def smoothstep(
     t:Float[np.ndarray, "*batch"],
 )->Float[np.ndarray, "*batch"]: # 0 below 0, 1 above 1
     "A ramp without corners"
@@ -278,40 +279,40 @@ def thickness(
 )->Float[np.ndarray, "V"]: # m
     "How far each region lies off the body"
     x,y = np.abs(points[:, 0]),points[:, 1]
-    hair = .003+.013*smooth_step(hairline(points)/.07)
-    shirt = .007+.002*smooth_step((.1-y)/.12)+.003*smooth_step((x-.2)/.15)
-    trousers = .001+.011*smooth_step((-.35-y)/.45)
+    hair = .003+.013*smoothstep(hairline(points)/.07)
+    shirt = .007+.002*smoothstep((.1-y)/.12)+.003*smoothstep((x-.2)/.15)
+    trousers = .001+.011*smoothstep((-.35-y)/.45)
     return np.select([region==1, region==2, region==3, region==5], [hair, shirt, trousers, .0025], 0.)
 
 # %% ../../nbs/100_body.skin.ipynb #01299516
 def hem_quads(
     faces:Int[np.ndarray, "F 3"], # Before the regions were parted
-    parted:Int[np.ndarray, "F 3"], # The same triangles with a vertex of their own in every region
-    thick:Float[np.ndarray, "P"], # Of the parted vertices, m
+    split_faces:Int[np.ndarray, "F 3"], # The same triangles with a vertex of their own in every region
+    offsets:Float[np.ndarray, "P"], # Of the parted vertices, m
 )->Int[np.ndarray, "Q 4"]: # Two upper and two lower corners
     "Where neighbouring triangles are parted, the strip from the thicker down to the thinner"
-    edge,own = edges_of(faces),edges_of(parted)
-    key = edge@[len(thick), 1]
+    edge,own = directed_edges(faces),directed_edges(split_faces)
+    key = edge@[len(offsets), 1]
     order = np.argsort(key)
-    across = own[order[np.searchsorted(key[order], edge[:, ::-1]@[len(thick), 1])]][:, ::-1]
-    upper = (own!=across).any(1) & (thick[own].sum(1)>thick[across].sum(1))
+    across = own[order[np.searchsorted(key[order], edge[:, ::-1]@[len(offsets), 1])]][:, ::-1]
+    upper = (own!=across).any(1) & (offsets[own].sum(1)>offsets[across].sum(1))
     return np.concatenate([own[upper][:, ::-1], across[upper]], axis=1)
 
 # %% ../../nbs/100_body.skin.ipynb #0b2e7c5e
-def dress(
+def dressed_mesh(
     vertices:Float[np.ndarray, "V 3"],
     faces:Int[np.ndarray, "F 3"],
 )->dict: # vertices, normals, faces, colours, and the point of the bare body below each vertex
     "Cut along the seams, lay every region at its thickness, close the steps with hems"
-    for seam in seams: vertices,faces = cut(vertices, faces, seam)
+    for seam in seams: vertices,faces = cut_along_seam(vertices, faces, seam)
     region = region_of(vertices[faces].mean(1))
-    (source, owner),parted = np.unique(np.stack([faces.ravel(), np.repeat(region, 3)]), axis=1, return_inverse=True)
-    parted = parted.reshape(-1, 3)
+    (source, owner),split_faces = np.unique(np.stack([faces.ravel(), np.repeat(region, 3)]), axis=1, return_inverse=True)
+    split_faces = split_faces.reshape(-1, 3)
     bare = vertices[source]
-    normals = unit(slope(body_distance, bare))
-    thick = thickness(bare, owner)
-    cloth = bare+thick[:, None]*normals*np.where(owner[:, None]==regions.index("soles"), [1, 0, 1], 1)
-    quads = hem_quads(faces, parted, thick)
+    normals = normalise(gradient(body_distance, bare))
+    offsets = thickness(bare, owner)
+    cloth = bare+offsets[:, None]*normals*np.where(owner[:, None]==regions.index("soles"), [1, 0, 1], 1)
+    quads = hem_quads(faces, split_faces, offsets)
     (below, hem_owner),strip = np.unique(np.stack([quads.ravel(), np.repeat(owner[quads[:, 0]], 4)]), axis=1, return_inverse=True)
     strip = strip.reshape(-1, 4)
     corner = cloth[below][strip]
@@ -319,8 +320,8 @@ def dress(
     hem_normals = np.zeros((len(below), 3))
     np.add.at(hem_normals, strip, across[:, None])
     strip = strip+len(cloth)
-    return dict(vertices=np.concatenate([cloth, cloth[below]]), normals=np.concatenate([normals, unit(hem_normals)]),
-                faces=np.concatenate([parted, strip[:, [0, 1, 2]], strip[:, [0, 2, 3]]]),
+    return dict(vertices=np.concatenate([cloth, cloth[below]]), normals=np.concatenate([normals, normalise(hem_normals)]),
+                faces=np.concatenate([split_faces, strip[:, [0, 1, 2]], strip[:, [0, 2, 3]]]),
                 colours=np.concatenate([palette[owner], (.75*palette[hem_owner]).astype(np.uint8)]), bare=bare[np.r_[:len(bare), below]])
 
 # %% ../../nbs/100_body.skin.ipynb #d03cada0
@@ -334,18 +335,18 @@ ramps = { # centre, direction, half width, m
 
 # %% ../../nbs/100_body.skin.ipynb #a84f6bbf
 gates = {
-    "lhip": lambda p: smooth_step((p[:, 0]+.035)/.07),
-    "neck": lambda p: np.maximum(1-smooth_step((np.abs(p[:, 0])-.06)/.045), smooth_step((p[:, 1]-.55)/.04)),
-    "linshoulder": lambda p: smooth_step((p[:, 1]-.30)/.12)*smooth_step((.62-p[:, 1])/.06)}
+    "lhip": lambda p: smoothstep((p[:, 0]+.035)/.07),
+    "neck": lambda p: np.maximum(1-smoothstep((np.abs(p[:, 0])-.06)/.045), smoothstep((p[:, 1]-.55)/.04)),
+    "linshoulder": lambda p: smoothstep((p[:, 1]-.30)/.12)*smoothstep((.62-p[:, 1])/.06)}
 
-def reach(
+def joint_influence(
     points:Float[np.ndarray, "V 3"], # Rest positions, m
     joint:str, # Name of an SMPL-24 joint
 )->Float[np.ndarray, "V"]: # 0 before the joint, 1 beyond it
     "How far beyond `joint` each point lies"
     if joint not in ramps: joint,points = SMPL_24.names[SMPL_24.mirror[SMPL_24.index(joint)]],points*[-1, 1, 1]
     centre,direction,width = ramps[joint]
-    ramp = smooth_step(.5+(points-centre)@unit(np.array(direction, float))/width/2)
+    ramp = smoothstep(.5+(points-centre)@normalise(np.array(direction, float))/width/2)
     return ramp*gates[joint](points) if joint in gates else ramp
 
 # %% ../../nbs/100_body.skin.ipynb #99155b68
@@ -354,7 +355,7 @@ def bone_weights(
 )->tuple[Int[np.ndarray, "V 4"], Float[np.ndarray, "V 4"]]: # Joints and their weights, the largest first
     "The four bones that move each point, and how much"
     share = np.ones((len(points), 24))
-    for joint,_ in SMPL_24.bones: share[:, joint] = reach(points, SMPL_24.names[joint])
+    for joint,_ in SMPL_24.bones: share[:, joint] = joint_influence(points, SMPL_24.names[joint])
     claimed = np.zeros_like(share)
     for joint,parent in SMPL_24.bones: claimed[:, parent] += share[:, joint]
     for joint,parent in SMPL_24.bones: share[:, joint] *= share[:, parent]/np.maximum(claimed[:, parent], 1)
@@ -384,8 +385,8 @@ def load_body()->Body:
 # %% ../../nbs/100_body.skin.ipynb #79ef2692
 def build_body()->Body: # The same as `load_body`, computed anew (2 s; needs scikit-image)
     "Make the body from its shapes"
-    vertices,faces = with_mirror(*half_mesh())
-    dressed = dress(relax(vertices, faces), faces)
+    vertices,faces = mirrored_mesh(*half_mesh())
+    dressed = dressed_mesh(relax(vertices, faces), faces)
     joints,weights = bone_weights(dressed["bare"])
     sole = rest_positions(SMPL_24)[SMPL_24.index("lankle", "rankle", "ltoes", "rtoes"), 1].reshape(2, 2).mean(1)-GROUND
     return Body(dressed["vertices"].astype(np.float32), dressed["normals"].astype(np.float32), dressed["faces"].astype(np.int32),
@@ -409,7 +410,7 @@ def bone_transforms(
     return np.concatenate([rotations, moved[..., None]], axis=-1).astype(np.float32)
 
 # %% ../../nbs/100_body.skin.ipynb #f39e0dff
-def skin(
+def skinned_vertices(
     body:Body,
     motion:Motion,
 )->Float[np.ndarray, "T V 3"]: # float32, m

@@ -22,7 +22,7 @@ def song_features(
 ): # Features (T, 35)
     "What the model hears of a song"
     from audio2pose import audio
-    return audio.features(*audio_data, audio.song_bpm(song), frames=audio.song_frames(*audio_data))
+    return audio.features(*audio_data, audio.song_bpm(song), frames=audio.motion_frame_count(*audio_data))
 
 # %% ../../nbs/810_commands.dance.ipynb #5aa937ab
 def dance_summary(
@@ -69,7 +69,7 @@ def write_files(
     export.bvh(motion, folder/"dance.bvh")
     export.gltf(motion, folder/"dance.glb")
     begin("writing the page")
-    player.write(motion, folder/"dance.html", song, title, beats)
+    player.write_html(motion, folder/"dance.html", song, title, beats)
     if not film: return
     begin("filming")
     from audio2pose.show.film import render

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .base import make_app, escape_line
-from .data import prepared_folder, tell_prepared
+from .data import prepared_folder, print_prepare_report
 from ..core import InputError, data_folder
 
 # %% ../../nbs/835_commands.train.ipynb #f2f1fc76
@@ -37,7 +37,7 @@ def open_store(
     if not (folder/"motions").is_dir(): return Store(folder)
     out = prepared_folder(folder)
     result = prepare(folder, out, stages=("poses", "audio"), workers=os.cpu_count() or 1)
-    tell_prepared(result, out)
+    print_prepare_report(result, out)
     if result.windows: raise InputError(f"{folder}: {result.windows}")
     return ensure_training_split(Store(out/"windows"))
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['arm_poses', 'left_arm', 'right_arm', 'torso_poses', 'spine_share', 'L', 'R', 'tap_l', 'tap_r', 'step_patterns',
-           'street_moves', 'stage_moves', 'moves', 'styles', 'swap', 'lags', 'arm_rotations', 'mirrored',
-           'torso_rotations', 'Steps', 'Style', 'Phrase', 'write_phrases', 'upper_body', 'count_words', 'count_feet',
-           'ease', 'between', 'foot_path', 'weight_shift', 'ankle_path', 'Dancer', 'key_poses', 'add_groove',
-           'add_legs', 'put_on_feet', 'whole_song_counts', 'Dance', 'choreograph']
+           'street_moves', 'stage_moves', 'moves', 'styles', 'mirrored_words', 'lags', 'arm_rotations', 'mirrored',
+           'torso_rotations', 'Steps', 'Style', 'Phrase', 'plan_phrases', 'upper_body', 'count_pose_names',
+           'count_feet', 'ease', 'interpolate_keys', 'foot_path', 'weight_shift', 'ankle_path', 'Dancer', 'key_poses',
+           'add_groove', 'add_legs', 'assemble_motion', 'extend_beats', 'Dance', 'choreograph']
 
 # %% ../../nbs/225_data.choreography.ipynb #002c79cc
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..core import FPS, InputError
-from ..body.footing import TOE_HEIGHT, frame, leg_rotations, legs, reachable_height, smooth_rotations
+from ..body.footing import TOE_HEIGHT, orthonormal_frame, leg_rotations, legs, reachable_height, smooth_rotations
 from ..motion import Motion
 from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from ..skeleton import SMPL_24
@@ -47,7 +47,7 @@ def arm_rotations(
     bone = SMPL_24.offsets[left_arm[2]]/np.linalg.norm(SMPL_24.offsets[left_arm[2]])
     collar = axis_angle_to_matrix(np.array([0, -.15*max(upper[2], 0), .30*max(upper[1], 0)-.04]))
     bent = fore+.12*np.array([-.1, .3, 1])
-    shoulder = frame(upper, np.cross(upper, bent))@frame(bone, np.array([0, -1., 0])).T
+    shoulder = orthonormal_frame(upper, np.cross(upper, bent))@orthonormal_frame(bone, np.array([0, -1., 0])).T
     angle = np.arccos(np.clip(upper@fore, -1, 1))
     elbow = axis_angle_to_matrix(np.array([0, -min(angle, 2.5), 0]))
     return np.stack([collar, collar.T@shoulder, elbow])
@@ -95,8 +95,8 @@ class Steps:
     left:tuple # Per count (x, z) m, and optionally toe height m and heel angle rad
     right:tuple # The same
     drop:tuple # Knee depth per count, m
-    spot:tuple = (0, 0) # Travel, m
-    walks:bool = False # The second half goes backwards rather than only sideways
+    offset:tuple = (0, 0) # Travel, m
+    reverses:bool = False # The second half goes backwards rather than only sideways
 
 # %% ../../nbs/225_data.choreography.ipynb #b221a1aa
 L,R = (.12, 0),(-.12, 0) # Neutral stance
@@ -214,7 +214,7 @@ class Phrase:
     move:str
     energy:float # Of the music over its eight counts, 0 to 1
 
-def write_phrases(
+def plan_phrases(
     energy:Float[np.ndarray, "N"], # Energy of the music at each count, 0 to 1
     style:Style,
     first:int=0, # Where in the vocabulary to begin
@@ -233,46 +233,46 @@ def upper_body(
     right:str,
     torso:str, # See `torso_poses`
     amount:float, # 0 relaxed to 1 full
-    habit:Float[np.ndarray, "2 2 3"], # This dancer's own deviation of each arm's directions
+    arm_bias:Float[np.ndarray, "2 2 3"], # This dancer's own deviation of each arm's directions
 )->Float[np.ndarray, "24 3 3"]: # Rotations against the parent; legs untouched
     "Key pose of everything above the hips"
     pose = np.tile(np.eye(3), (24, 1, 1))
     for name,rotation in torso_rotations(amount*torso_poses[torso]).items(): pose[SMPL_24.index(name)] = rotation
     words = [(1-amount)*arm_poses["low"]+amount*arm_poses[word] for word in (left, right)]
-    pose[left_arm] = arm_rotations(words[0]+habit[0])
-    pose[right_arm] = mirrored(arm_rotations(words[1]+habit[1]))
+    pose[left_arm] = arm_rotations(words[0]+arm_bias[0])
+    pose[right_arm] = mirrored(arm_rotations(words[1]+arm_bias[1]))
     return pose
 
 # %% ../../nbs/225_data.choreography.ipynb #6a1d1369
-swap = {"twistl": "twistr", "left": "right", "facel": "facer", "lookl": "lookr", "hipl": "hipr"}
-swap |= {b: a for a,b in swap.items()}
+mirrored_words = {"twistl": "twistr", "left": "right", "facel": "facer", "lookl": "lookr", "hipl": "hipr"}
+mirrored_words |= {b: a for a,b in mirrored_words.items()}
 
-def count_words(
+def count_pose_names(
     move:str,
     count:int, # 0 to 7
 )->tuple[str, str, str]: # Left arm, right arm, torso
     "What the upper body does on a count; the second four counts are the mirror of the first"
     left,right,torso = moves[move][1][count%4]
-    return (left, right, torso) if count<4 else (right, left, swap.get(torso, torso))
+    return (left, right, torso) if count<4 else (right, left, mirrored_words.get(torso, torso))
 
 # %% ../../nbs/225_data.choreography.ipynb #3d71e7fc
 def count_feet(
     steps:Steps,
     count:int, # 0 to 7
-    spot:Float[np.ndarray, "2"], # Where the half began, m
+    offset:Float[np.ndarray, "2"], # Where the half began, m
     size:float, # Step length, 1 = as written
 )->tuple[Float[np.ndarray, "2 4"], float, Float[np.ndarray, "2"]]: # (x, z, toe height, heel angle) per foot; knee depth; spot after the half
     "Where both feet are on a count"
     side = 1 if count<4 else -1
-    ahead = -1 if steps.walks and count>=4 else 1
+    ahead = -1 if steps.reverses and count>=4 else 1
     feet = np.zeros((2, 4))
     for k,(words,neutral) in enumerate(((steps.left, L), (steps.right, R))):
         word = np.array(words[count%4]+(0,)*(4-len(words[count%4])))
         word[:2] = np.array(neutral)+size*(word[:2]-neutral)
         feet[k if side==1 else 1-k] = word*[side, ahead, size, 1]
-    feet[:,:2] += spot
-    travel = size*np.array(steps.spot)*[side, ahead]
-    return feet, steps.drop[count%4], spot+travel
+    feet[:,:2] += offset
+    travel = size*np.array(steps.offset)*[side, ahead]
+    return feet, steps.drop[count%4], offset+travel
 
 # %% ../../nbs/225_data.choreography.ipynb #3fbdece1
 def ease(
@@ -285,7 +285,7 @@ def ease(
     return (1-flow)*s**3*(10-15*s+6*s**2)+flow*phase
 
 # %% ../../nbs/225_data.choreography.ipynb #1519146d
-def between(
+def interpolate_keys(
     keys:Float[np.ndarray, "N 3 3"], # One joint's rotation on each count
     count:Float[np.ndarray, "T"], # Time in counts
     style:Style,
@@ -346,12 +346,12 @@ class Dancer:
     size:float # Of poses and steps
     bounce:float # Of the groove
     stance:float # Width
-    habit:Float[np.ndarray, "2 2 3"] # Deviation of each arm's two directions
+    arm_bias:Float[np.ndarray, "2 2 3"] # Deviation of each arm's two directions
     facing:float # rad
     place:Float[np.ndarray, "2"] # m
 
     @classmethod
-    def draw(cls, rng):
+    def sample(cls, rng):
         return cls(rng.uniform(.92, 1.08), rng.uniform(.7, 1.25), rng.uniform(.92, 1.12), rng.normal(0, .07, (2, 2, 3)),
                    rng.normal(0, .12), rng.normal(0, .15, 2))
 
@@ -365,15 +365,15 @@ def key_poses(
 )->tuple[Float[np.ndarray, "N 24 3 3"], Float[np.ndarray, "N 2 4"], Float[np.ndarray, "N"]]: # Upper body, feet, knee depth
     "Key poses of every count"
     poses,feet,drops = [],[],[]
-    spot = np.zeros(2)
+    offset = np.zeros(2)
     for phrase in phrases:
         amount = min(1.1, dancer.size*(.72+.40*phrase.energy))
         steps = step_patterns[moves[phrase.move][0]]
-        habit = dancer.habit+rng.normal(0, .04, (2, 2, 3))
+        arm_bias = dancer.arm_bias+rng.normal(0, .04, (2, 2, 3))
         for count in range(8):
-            if count%4==0: start = spot
-            placed,drop,spot = count_feet(steps, count, start, min(1.1, dancer.size*(.78+.32*phrase.energy)))
-            poses.append(upper_body(*count_words(phrase.move, count), amount, habit))
+            if count%4==0: start = offset
+            placed,drop,offset = count_feet(steps, count, start, min(1.1, dancer.size*(.78+.32*phrase.energy)))
+            poses.append(upper_body(*count_pose_names(phrase.move, count), amount, arm_bias))
             feet.append(placed)
             drops.append(drop*(1.05+.75*phrase.energy))
     feet = np.stack(feet)[:counts]
@@ -409,7 +409,7 @@ def add_legs(
         pose[:,list(legs[side][:3])] = leg_rotations(side, pose[:,0], trans, ankle, foot, towards)
 
 # %% ../../nbs/225_data.choreography.ipynb #38507120
-def put_on_feet(
+def assemble_motion(
     pose:Float[np.ndarray, "T 24 3 3"], # Upper body
     feet:Float[np.ndarray, "N 2 4"], # On each count
     drops:Float[np.ndarray, "N"], # Knee depth on each count, m
@@ -419,7 +419,7 @@ def put_on_feet(
     dancer:Dancer,
 )->tuple[Motion, Bool[np.ndarray, "T 2"]]: # And which foot stands
     "Hips over feet, legs in between, then the dancer's own place and facing"
-    paths,standing = zip(*(foot_path(feet[:,k], count) for k in (0, 1)))
+    paths,contact = zip(*(foot_path(feet[:,k], count) for k in (0, 1)))
     k = np.clip(np.floor(count).astype(int), 0, len(feet)-2)
     progress = ease(count-k, .5*style.hold, style.flow)[:,None]
     wanted = np.concatenate([weight_shift(feet), drops[:,None]], axis=1)
@@ -429,10 +429,10 @@ def put_on_feet(
     turn = axis_angle_to_matrix(np.array([0, dancer.facing, 0]))
     pose[:,0] = turn@pose[:,0]
     trans = trans@turn.T+[dancer.place[0], 0, dancer.place[1]]
-    return Motion(matrix_to_axis_angle(pose), trans), np.stack(standing, 1)
+    return Motion(matrix_to_axis_angle(pose), trans), np.stack(contact, 1)
 
 # %% ../../nbs/225_data.choreography.ipynb #fe7fb165
-def whole_song_counts(
+def extend_beats(
     beats:Float[np.ndarray, "N"], # s
     seconds:float, # Length of the song
     lead:int, # Counts to add in front
@@ -449,7 +449,7 @@ class Dance:
     motion:Motion # 60 fps, floor at y = 0
     phrases:list[Phrase]
     beats:Float[np.ndarray, "N"] # Counts, s; index 0 is the first beat of the song
-    standing:Bool[np.ndarray, "T 2"] # Left and right foot on the ground
+    contact:Bool[np.ndarray, "T 2"] # Left and right foot on the ground
     genre:str
 
 def choreograph(
@@ -462,19 +462,19 @@ def choreograph(
     "Dance to known beats"
     if genre not in styles: raise InputError(f"choreograph: no genre {genre!r}; choose from {' '.join(styles)}")
     rng = np.random.default_rng(seed)
-    style,dancer = styles[genre],Dancer.draw(rng)
+    style,dancer = styles[genre],Dancer.sample(rng)
     lead = int(np.ceil(beats[0]/np.diff(beats).mean()))+1 # Counts before the first beat
-    counts = whole_song_counts(beats, seconds, lead)
+    counts = extend_beats(beats, seconds, lead)
     loudness = np.concatenate([np.full(lead, energy[0]), energy, np.full(len(counts)-lead-len(energy), energy[-1])])
-    phrases = write_phrases(loudness[lead:], style, int(rng.integers(6)))
+    phrases = plan_phrases(loudness[lead:], style, int(rng.integers(6)))
     phrases = [Phrase(-8, phrases[0].move, .2), *phrases]
     poses,feet,drops = (keys[8-lead:] for keys in key_poses(phrases, len(counts)+8-lead, dancer, style, rng))
 
     time = np.arange(round(seconds*FPS))/FPS
     count = np.interp(time, counts, np.arange(len(counts)))
-    pose = np.stack([between(poses[:,joint], np.maximum(count-style.lag*lags[joint]/np.gradient(time, count).mean(), 0), style) for joint in range(24)], axis=1)
+    pose = np.stack([interpolate_keys(poses[:,joint], np.maximum(count-style.lag*lags[joint]/np.gradient(time, count).mean(), 0), style) for joint in range(24)], axis=1)
     strength = gaussian_filter1d(np.interp(time, counts, loudness), 30)
     sink = add_groove(pose, count, strength, style, dancer)
     pose = smooth_rotations(pose, 1.6)
-    motion,standing = put_on_feet(pose, feet, drops, sink, count, style, dancer)
-    return Dance(motion, phrases[1:], counts[lead:], standing, genre)
+    motion,contact = assemble_motion(pose, feet, drops, sink, count, style, dancer)
+    return Dance(motion, phrases[1:], counts[lead:], contact, genre)

@@ -31,14 +31,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core import InputError, atomic, data_folder, require
-from ..data.manifest import BadRow, Segment, Videos, read_segments
+from ..data.manifest import InvalidRow, Segment, Videos, read_segments
 from ..engine.workers import Job, Outcome, Report, Seats, carry_out, read_ledger, reason_of, stamp_of, written
-from ..landmarks import Landmarks, Storage, points_of, write_coco, write_pose
+from ..landmarks import Landmarks, Storage, keypoint_names, write_coco, write_pose
 from ..models import openmmlab
 from ..models.rtmdet import ConvModule, RTMDet, top_cells, detector_mean, detector_sizes, detector_std, letterbox, load_rtmdet, normalise, box_iou, decode_detections, strides
 from ..models.rtmw3d import RTMW3D, crop_regions, crop_pictures, load_rtmw3d, simcc_maximum, bins_to_points, pose_mean, pose_sizes, pose_std, refine_bins
 from ..models.weights import fetch_known, file_sha256, known_weights
-from ..video import Ahead, Cut, Video, frames, legacy_moments, moments, probe
+from ..video import Prefetcher, Cut, Video, frames, legacy_sampling_times, sampling_times, probe
 
 # %% ../../nbs/500_extract.landmarks.ipynb #4ce52593
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def check_config(self:LandmarkConfig):
     choices = dict(precision=("fp32", "bf16", "fp16"), sampler=("nearest", "counting"), people=("any", "fraction", "largest"), detector=tuple(detector_sizes), pose=tuple(pose_sizes), backend=("native", "mmpose"))
     for name,allowed in choices.items():
         if getattr(self, name) not in allowed: raise InputError(f"LandmarkConfig: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-    points_of(self.layout)
+    keypoint_names(self.layout)
     if self.rate is not None and not self.rate>0: raise InputError(f"LandmarkConfig: rate must be positive, got {self.rate:g}")
     if not 1<=self.detect_every<=30: raise InputError(f"LandmarkConfig: detect_every must be 1 to 30 frames, got {self.detect_every}")
     if self.skip_by<1: raise InputError(f"LandmarkConfig: skip_by counts frames and is at least 1, got {self.skip_by}")
@@ -286,9 +286,9 @@ def sample_times(
     "Which frames of a segment are wanted; never more than there are"
     if settings.sampler=="counting":
         rate = float(min(settings.rate, video.fps) if settings.rate else video.fps/settings.skip_by)
-        return legacy_moments(cut, settings.rate, video.fps, seconds, settings.skip_by), rate
+        return legacy_sampling_times(cut, settings.rate, video.fps, seconds, settings.skip_by), rate
     if settings.rate is None or settings.rate>video.fps*.995: return None, video.fps
-    return moments(cut, settings.rate, seconds), float(settings.rate)
+    return sampling_times(cut, settings.rate, seconds), float(settings.rate)
 
 # %% ../../nbs/500_extract.landmarks.ipynb #613cddbe
 def assign_frames(
@@ -302,12 +302,12 @@ def assign_frames(
     for frame in stream:
         for number in [number for number,clip in open_clips.items() if frame.time>clip.segment.end+1]: yield EndOfClip(open_clips.pop(number))
         found = []
-        for number,_ in frame.wanted:
+        for number,_ in frame.requested:
             clip = clips[number]
             if clip.outcome is None and number in open_clips: found.append((clip, len(clip.times)))
             clip.times.append(frame.time)
         if found: yield ClipFrame(frame.time, frame.picture, found)
-        for number in dict.fromkeys(number for number,_ in frame.wanted):
+        for number in dict.fromkeys(number for number,_ in frame.requested):
             if wanted[number] is not None and number in open_clips and len(clips[number].times)==len(wanted[number]): yield EndOfClip(open_clips.pop(number))
     for clip in open_clips.values():
         clip.notes |= {name: note for name,note in notes.items() if name=="cut_off"}
@@ -713,7 +713,7 @@ def clip_landmarks(
     for number,one in main_person(clip).items(): points[number],boxes[number] = one
     video,segment = clip.video,clip.segment
     end = None if math.isinf(segment.end) else segment.end
-    film = dict(fps=video.fps, seconds=video.seconds, turned=video.turn, hdr=video.hdr)
+    film = dict(fps=video.fps, seconds=video.seconds, turned=video.rotation, hdr=video.hdr)
     made = dict(network_info, video=film, segment=dict(start=segment.start, end=end, text=segment.text), looked=clip.detected_frames, crowded=clip.crowded_frames, people=len(clip.tracks), **clip.notes,
                 video_frames=[round(moment*video.fps) for moment in clip.times]) # Numbers as if the rate never varied; the times are exact
     return Landmarks(points, np.array(clip.times), clip.fps, (video.width, video.height), clip.key, source=video.path.name, made=made, boxes=boxes).subset(settings.layout)
@@ -767,7 +767,7 @@ class Extraction:
 
     def __call__(self, jobs:Iterator[Job])->Iterator[Outcome]:
         networks = load_networks(*self.weights, self.settings.precision, resolve_device(self.compute.device), self.settings.backend)
-        ahead = Ahead(chunked(FrameReader(self.settings)(jobs), self.compute.chunk_frames, self.compute.chunk_bytes), 1)
+        ahead = Prefetcher(chunked(FrameReader(self.settings)(jobs), self.compute.chunk_frames, self.compute.chunk_bytes), 1)
         for chunk in with_progress(ahead, self.progress):
             begin = time.perf_counter()
             self.run_networks(networks, chunk)
@@ -843,16 +843,16 @@ def write_clip(self:Extraction,
         if kind not in self.settings.extra_formats: continue
         files.append(self.out/f"{clip.key}.{dict(coco='coco.json', pose='pose')[kind]}")
         writer(landmarks, files[-1])
-    return Outcome(clip.key, "made", files=written(self.out, *files), info=dict(frames=len(landmarks), nobody=int((~landmarks.seen).sum())))
+    return Outcome(clip.key, "made", files=written(self.out, *files), info=dict(frames=len(landmarks), nobody=int((~landmarks.detected).sum())))
 
 Extraction.write_clip = write_clip
 
 # %% ../../nbs/500_extract.landmarks.ipynb #212a8d51
 def stage_seconds(self:Extraction,
-    waits, # `video.Waits`
+    waits, # `video.QueueTimes`
 )->dict: # Seconds since the last call
     "What time went into: decoding and waiting for room, networks and waiting for frames"
-    now = dict(decoding=waits.busy, decoder_waited=waits.maker, networks=self.network_seconds, networks_waited=waits.taker)
+    now = dict(decoding=waits.busy, decoder_waited=waits.producer_wait, networks=self.network_seconds, networks_waited=waits.consumer_wait)
     new = {name: round(seconds-self.reported.get(name, 0.), 6) for name,seconds in now.items()}
     self.reported = now
     return new
@@ -862,12 +862,12 @@ Extraction.stage_seconds = stage_seconds
 # %% ../../nbs/500_extract.landmarks.ipynb #fcb535d0
 def video_jobs(
     videos:Videos,
-    segments:Iterable[Segment|BadRow],
-)->tuple[list[Job], list[BadRow]]:
+    segments:Iterable[Segment|InvalidRow],
+)->tuple[list[Job], list[InvalidRow]]:
     "A job for each video, with all its segments in order of time, and the rows that are no segments"
     parts,bad,jobs = {},[],[]
     for segment in segments:
-        if isinstance(segment, BadRow): bad.append(segment)
+        if isinstance(segment, InvalidRow): bad.append(segment)
         else: parts.setdefault(segment.video, []).append(segment)
     for name,rows in parts.items():
         path = videos.find(name) or videos.folder/name
@@ -878,7 +878,7 @@ def video_jobs(
 # %% ../../nbs/500_extract.landmarks.ipynb #90d4f0c4
 def write_bad_rows(
     path:Path,
-    bad:list[BadRow],
+    bad:list[InvalidRow],
 ):
     "A file of the rows that could not be used; none if there are none"
     if not bad: return path.unlink(missing_ok=True)
@@ -910,7 +910,7 @@ def extract(
     seats:Seats=Seats(),
     retry:Iterable[str]=(), # Outcomes that are tried again
     progress:bool|None=None, # A bar; None: only on a terminal
-)->tuple[Report, list[BadRow]]:
+)->tuple[Report, list[InvalidRow]]:
     "Landmarks of all segments; a second call does only what is left"
     if engine!="ray": resolve_device(compute.device)
     if "pose" in settings.extra_formats: require("pose_format", "pose")

@@ -28,17 +28,17 @@ def mean_speed(
 class Protocol:
     "One published way to find and to compare beats"
     smoothing:float # Standard deviation of the Gaussian over the speed curve, s; 0 for none
-    reach:float # A beat is the slowest moment within ± this, s
-    arriving:bool # A step belongs to the frame it arrives at, rather than the one it leaves
-    asks_motion:bool # Average over motion beats, rather than over music beats
+    half_window:float # A beat is the slowest moment within ± this, s
+    at_step_end:bool # A step belongs to the frame it arrives at, rather than the one it leaves
+    averages_motion_beats:bool # Average over motion beats, rather than over music beats
 
 protocols = {
-    "mint-2021":     Protocol(smoothing=0,    reach=10/60, arriving=True,  asks_motion=True),
-    "bailando-2022": Protocol(smoothing=5/60, reach=1/60,  arriving=False, asks_motion=False),
+    "mint-2021":     Protocol(smoothing=0,    half_window=10/60, at_step_end=True,  averages_motion_beats=True),
+    "bailando-2022": Protocol(smoothing=5/60, half_window=1/60,  at_step_end=False, averages_motion_beats=False),
 }
 
 # %% ../../nbs/310_metrics.beat.ipynb #210c5331
-def named(
+def find_protocol(
     protocol:str,
 )->Protocol:
     "A protocol by its name"
@@ -52,13 +52,13 @@ def kinematic_beats(
     protocol:str="mint-2021", # or "bailando-2022"
 )->Float[np.ndarray, "M"]: # s
     "Moments at which the body is slowest"
-    p = named(protocol)
+    p = find_protocol(protocol)
     curve = np.linalg.norm(np.diff(positions, axis=0), axis=-1).mean(1)
-    if p.arriving: curve = np.concatenate([np.zeros(min(len(positions), 1)), curve])
+    if p.at_step_end: curve = np.concatenate([np.zeros(min(len(positions), 1)), curve])
     if p.smoothing and len(curve): curve = gaussian_filter1d(curve, p.smoothing*fps)
     if not len(curve): return np.zeros(0)
-    half_step = (.5/60-.5/fps)*(1 if p.arriving else -1)
-    return argrelmin(curve, order=max(1, round(p.reach*fps)))[0]/fps+half_step
+    half_step = (.5/60-.5/fps)*(1 if p.at_step_end else -1)
+    return argrelmin(curve, order=max(1, round(p.half_window*fps)))[0]/fps+half_step
 
 # %% ../../nbs/310_metrics.beat.ipynb #fac99f72
 def beat_align(
@@ -81,10 +81,10 @@ def beat_score(
 )->float: # 0 to 1; nan without music beats
     "Beat alignment score as `protocol` computes it"
     motion_beats = kinematic_beats(positions, fps, protocol)
-    if not named(protocol).asks_motion: music_beats = music_beats[np.round(music_beats*fps)<len(positions)-1]
+    if not find_protocol(protocol).averages_motion_beats: music_beats = music_beats[np.round(music_beats*fps)<len(positions)-1]
     if not len(music_beats): return float("nan")
     if not len(motion_beats): return 0.
-    return beat_align(motion_beats, music_beats) if named(protocol).asks_motion else beat_align(music_beats, motion_beats)
+    return beat_align(motion_beats, music_beats) if find_protocol(protocol).averages_motion_beats else beat_align(music_beats, motion_beats)
 
 # %% ../../nbs/310_metrics.beat.ipynb #053df8f3
 def shifted_beats(

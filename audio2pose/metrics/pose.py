@@ -12,12 +12,12 @@ from jaxtyping import Float
 from ..core import InputError
 
 # %% ../../nbs/330_metrics.pose.ipynb #bd92d53d
-def check_pair(a, b, who):
+def check_pair(a, b, caller):
     "Poses that can be compared"
-    if a.shape!=b.shape: raise InputError(f"{who}: poses must have the same shape, got {a.shape} and {b.shape}")
-    if a.ndim<2 or a.shape[-1] not in (2, 3): raise InputError(f"{who}: poses are (..., J, 3), got {a.shape}")
+    if a.shape!=b.shape: raise InputError(f"{caller}: poses must have the same shape, got {a.shape} and {b.shape}")
+    if a.ndim<2 or a.shape[-1] not in (2, 3): raise InputError(f"{caller}: poses are (..., J, 3), got {a.shape}")
     for x in (a, b):
-        if not np.isfinite(x).all(): raise InputError(f"{who}: {(~np.isfinite(x)).any((-2, -1)).sum()} poses are not finite; leave them out, and say how many")
+        if not np.isfinite(x).all(): raise InputError(f"{caller}: {(~np.isfinite(x)).any((-2, -1)).sum()} poses are not finite; leave them out, and say how many")
 
 # %% ../../nbs/330_metrics.pose.ipynb #d187b804
 def root_relative(

@@ -32,7 +32,7 @@ from scipy.signal import find_peaks
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor, nn
 
-from ..body.footing import TOE_HEIGHT, settle
+from ..body.footing import TOE_HEIGHT, remove_foot_skating
 from ..core import FPS, InputError, asset, atomic
 from .weights import check_state_dict, load_strict, load_state_dict
 from ..motion import Motion, forward_kinematics
@@ -845,7 +845,7 @@ def dance_to_beats(
     context,trans,heading = (None, None, 0.) if seed_motion is None else seed_context(seed_motion, times)
     parts = list(blocks(model, told, list(styles)*(1+len(told)//(c.frames//2)//len(styles)), seed, context, steps=steps, guidance=guidance))
     features = np.concatenate(parts if context is None else [context, *parts])
-    return limit_rotations(settle(to_motion(features, times, seconds, trans, heading), calm=0))
+    return limit_rotations(remove_foot_skating(to_motion(features, times, seconds, trans, heading), smoothing=0))
 
 # %% ../../nbs/420_models.motion_flow.ipynb #41259bfc
 def save_pretrained(self:MotionFlow,

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['side_colours', 'BLUE', 'RED', 'GREEN', 'GREY', 'CURVE', 'MARK', 'BAR', 'side_colour', 'draw_pose', 'pose_strip',
-           'beat_plot', 'features_plot', 'Curve', 'Marks', 'Bars', 'Rows', 'Panel', 'waveform', 'onsets',
-           'audio_features', 'joint_speeds', 'stretches', 'foot_contacts', 'paint_part', 'finish_axes', 'draw',
-           'traces', 'span', 'axis_of', 'in_any_light', 'explore', 'strip_lines', 'explore_poses', 'table_text',
-           'metric_table', 'explore_table']
+           'beat_plot', 'features_plot', 'Curve', 'Events', 'Intervals', 'Heatmap', 'Panel', 'waveform', 'onsets',
+           'audio_features', 'joint_speeds', 'intervals', 'foot_contacts', 'draw_part', 'finish_axes', 'draw',
+           'plotly_traces', 'value_range', 'axis_layout', 'apply_theme', 'interactive_figure', 'strip_lines',
+           'interactive_poses', 'table_text', 'metric_table', 'interactive_table']
 
 # %% ../../nbs/700_show.plot.ipynb #01beb4e5
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from ..core import FPS, InputError, require
 from ..metrics.beat import kinematic_beats, mean_speed
-from ..metrics.contact import foot_slides
+from ..metrics.contact import foot_contact_and_skating
 from ..motion import Motion
 from ..skeleton import SMPL_24
 
@@ -34,13 +34,13 @@ def side_colour(
 def draw_pose(
     ax, # matplotlib axes
     positions:Float[np.ndarray, "24 3"], # m, y up
-    across:int=0, # Horizontal axis: 0 sees the dancer from the front, 2 from the side
+    horizontal_axis:int=0, # Horizontal axis: 0 sees the dancer from the front, 2 from the side
 ):
     "One skeleton, on its piece of floor"
     for joint,parent in SMPL_24.bones:
-        ax.plot(positions[[parent, joint], across], positions[[parent, joint], 1], color=side_colour(SMPL_24.names[joint]), lw=2.2, solid_capstyle="round")
-    ax.plot(positions[15, across], positions[15, 1]+.09, "o", ms=7, color=side_colours[""])
-    middle = positions[0, across]
+        ax.plot(positions[[parent, joint], horizontal_axis], positions[[parent, joint], 1], color=side_colour(SMPL_24.names[joint]), lw=2.2, solid_capstyle="round")
+    ax.plot(positions[15, horizontal_axis], positions[15, 1]+.09, "o", ms=7, color=side_colours[""])
+    middle = positions[0, horizontal_axis]
     ax.axhline(0, color="0.75", lw=.8)
     ax.set(xlim=(middle-.9, middle+.9), ylim=(-.08, 2.05), aspect="equal")
     ax.axis("off")
@@ -49,7 +49,7 @@ def draw_pose(
 def pose_strip(
     motion:Motion,
     times:Float[np.ndarray, "N"]|None=None, # s; eight moments spread over the motion unless told
-    across:int=0, # 0 from the front, 2 from the side
+    horizontal_axis:int=0, # 0 from the front, 2 from the side
 ): # matplotlib figure
     "Poses side by side, with their times"
     if not len(motion): raise InputError("pose_strip: the motion has no frames")
@@ -57,7 +57,7 @@ def pose_strip(
     frames = np.clip(np.round(times*motion.fps).astype(int), 0, len(motion)-1)
     figure,axes = require("matplotlib.pyplot", "plot").subplots(1, len(frames), figsize=(1.25*len(frames), 1.9), squeeze=False)
     for ax,time,pose in zip(axes[0], times, motion.positions()[frames]):
-        draw_pose(ax, pose, across)
+        draw_pose(ax, pose, horizontal_axis)
         ax.set_title(f"{time:.1f} s", fontsize=7)
     return figure
 
@@ -104,7 +104,7 @@ class Curve:
     fill:bool=False # Down to zero
 
 @dataclass(frozen=True)
-class Marks:
+class Events:
     "Moments"
     name:str
     times:Shaped[np.ndarray, "N"] # s
@@ -112,7 +112,7 @@ class Marks:
     dashed:bool=False
 
 @dataclass(frozen=True)
-class Bars:
+class Intervals:
     "Stretches of time, on a line of their own"
     name:str
     ends:Shaped[np.ndarray, "N 2"] # From, to, s
@@ -120,7 +120,7 @@ class Bars:
     colour:str=BLUE
 
 @dataclass(frozen=True)
-class Rows:
+class Heatmap:
     "Many numbers over time, as colours"
     values:Shaped[np.ndarray, "R T"] # From 0 to 1
     fps:float # Columns per second
@@ -148,7 +148,7 @@ def waveform(
     blocks = np.asarray(y, np.float32)[:len(y)//hop*hop].reshape(-1, hop)
     outline = np.stack([blocks.min(1), blocks.max(1)], 1).ravel()
     parts = Curve("sound", np.repeat(np.arange(len(blocks))*hop/sr, 2), outline),
-    return Panel("waveform", parts+(() if beats is None else (Marks("music beats", np.asarray(beats)),)))
+    return Panel("waveform", parts+(() if beats is None else (Events("music beats", np.asarray(beats)),)))
 
 # %% ../../nbs/700_show.plot.ipynb #64da9ac6
 def onsets(
@@ -156,8 +156,8 @@ def onsets(
 )->Panel:
     "The onset envelope a model hears, with the onsets and beats found in it"
     time = np.arange(len(features))/FPS
-    return Panel("onset envelope", (Curve("onset envelope", time, features[:, 0], fill=True), Marks("onsets", time[features[:, 33]>0], GREY, True),
-                                    Marks("music beats", time[features[:, 34]>0])), zero=True)
+    return Panel("onset envelope", (Curve("onset envelope", time, features[:, 0], fill=True), Events("onsets", time[features[:, 33]>0], GREY, True),
+                                    Events("music beats", time[features[:, 34]>0])), zero=True)
 
 # %% ../../nbs/700_show.plot.ipynb #1c17087c
 def audio_features(
@@ -166,7 +166,7 @@ def audio_features(
     "What a model hears, as colours"
     low,high = features.min(0),features.max(0)
     scaled = (features-low)/np.maximum(high-low, 1e-9)
-    return Panel("features", (Rows(scaled.T, FPS, {0: "envelope", 10: "20 MFCC", 26: "12 chroma", 33: "onset, beat"}),), height=2.)
+    return Panel("features", (Heatmap(scaled.T, FPS, {0: "envelope", 10: "20 MFCC", 26: "12 chroma", 33: "onset, beat"}),), height=2.)
 
 # %% ../../nbs/700_show.plot.ipynb #66dfdb97
 def joint_speeds(
@@ -177,11 +177,11 @@ def joint_speeds(
     if len(motion)<2: raise InputError(f"joint_speeds: a speed needs two frames, the motion has {len(motion)}")
     positions = motion.positions()
     speed = mean_speed(positions, motion.fps)
-    parts = Curve("joint speed", (np.arange(len(speed))+.5)/motion.fps, speed),Marks("her beats", kinematic_beats(positions, motion.fps), GREEN, True)
-    return Panel("joint speed, m/s", parts+(() if beats is None else (Marks("music beats", np.asarray(beats)),)), zero=True)
+    parts = Curve("joint speed", (np.arange(len(speed))+.5)/motion.fps, speed),Events("her beats", kinematic_beats(positions, motion.fps), GREEN, True)
+    return Panel("joint speed, m/s", parts+(() if beats is None else (Events("music beats", np.asarray(beats)),)), zero=True)
 
 # %% ../../nbs/700_show.plot.ipynb #6bef8bcd
-def stretches(
+def intervals(
     on:Bool[np.ndarray, "T"],
     fps:float,
 )->Float[np.ndarray, "N 2"]: # s
@@ -195,24 +195,24 @@ def foot_contacts(
 )->Panel:
     "When each foot is down, and when it slides"
     if len(motion)<2: raise InputError(f"foot_contacts: two frames are needed, the motion has {len(motion)}")
-    slides,down = foot_slides(motion.positions(), motion.fps)
+    slides,down = foot_contact_and_skating(motion.positions(), motion.fps)
     parts = []
     for row,side in enumerate(("left foot", "right foot")):
-        parts += [Bars(f"{side} down", stretches(down[:, row], motion.fps), row, BLUE), Bars(f"{side} slides", stretches(slides[:, row], motion.fps), row, RED)]
+        parts += [Intervals(f"{side} down", intervals(down[:, row], motion.fps), row, BLUE), Intervals(f"{side} slides", intervals(slides[:, row], motion.fps), row, RED)]
     return Panel("feet", tuple(parts), height=.6)
 
 # %% ../../nbs/700_show.plot.ipynb #c7fd4958
-def paint_part(
+def draw_part(
     ax, # matplotlib axes
-    part:Curve|Marks|Bars|Rows,
+    part:Curve|Events|Intervals|Heatmap,
 ):
     "One part of a panel"
     if isinstance(part, Curve):
         ax.plot(part.times, part.values, color=part.colour, lw=.8 if part.name=="sound" else CURVE, label=part.name)
         if part.fill: ax.fill_between(part.times, part.values, color=part.colour, alpha=.25, lw=0)
-    elif isinstance(part, Marks):
+    elif isinstance(part, Events):
         for i,time in enumerate(part.times): ax.axvline(time, color=part.colour, lw=MARK, ls=":" if part.dashed else "-", alpha=.8, label=None if i else part.name)
-    elif isinstance(part, Bars):
+    elif isinstance(part, Intervals):
         for start,stop in part.ends: ax.plot([start, stop], [part.row, part.row], color=part.colour, lw=BAR, solid_capstyle="butt")
     else:
         ax.imshow(part.values, aspect="auto", cmap="magma", extent=(part.start, part.start+part.values.shape[1]/part.fps, len(part.values), 0), interpolation="nearest", vmin=0, vmax=1)
@@ -230,9 +230,9 @@ def finish_axes(
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
     if panel.zero: ax.set_ylim(bottom=0)
-    bars = [part for part in panel.parts if isinstance(part, Bars)]
+    bars = [part for part in panel.parts if isinstance(part, Intervals)]
     if bars: ax.set(yticks=[0, 1], yticklabels=["left", "right"], ylim=(-.6, 1.6))
-    named = [part for part in panel.parts if isinstance(part, (Curve, Marks))]
+    named = [part for part in panel.parts if isinstance(part, (Curve, Events))]
     if len(named)>1: ax.legend(loc="lower right", bbox_to_anchor=(1, .97), fontsize=7, ncols=len(named), frameon=False, borderpad=0, labelcolor=GREY)
 
 # %% ../../nbs/700_show.plot.ipynb #6500dd3a
@@ -250,7 +250,7 @@ def draw(
     figure.patch.set_alpha(0)
     for ax,panel in zip(axes[:, 0], panels):
         ax.patch.set_alpha(0)
-        for part in panel.parts: paint_part(ax, part)
+        for part in panel.parts: draw_part(ax, part)
         finish_axes(ax, panel)
     axes[-1, 0].set_xlabel("s", color=GREY)
     axes[-1, 0].set_xlim(start, None if seconds is None else start+seconds)
@@ -258,8 +258,8 @@ def draw(
     return figure
 
 # %% ../../nbs/700_show.plot.ipynb #400bb77f
-def traces(
-    part:Curve|Marks|Bars|Rows,
+def plotly_traces(
+    part:Curve|Events|Intervals|Heatmap,
     low:float, # Lower end of the marks
     high:float, # Upper end
 )->list: # plotly traces
@@ -269,16 +269,16 @@ def traces(
     if isinstance(part, Curve):
         line = dict(color=part.colour, width=1 if part.name=="sound" else 1.6)
         return [go.Scattergl(x=part.times.astype("f4"), y=part.values.astype("f4"), name=part.name, mode="lines", line=line)] if not part.fill else [go.Scatter(x=part.times.astype("f4"), y=part.values.astype("f4"), name=part.name, mode="lines", fill="tozeroy", line=line)]
-    if isinstance(part, Marks):
+    if isinstance(part, Events):
         x,y = broken(np.repeat(part.times[:, None], 2, 1)),broken(np.tile([low, high], (len(part.times), 1)))
         return [go.Scatter(x=x, y=y, name=part.name, mode="lines", line=dict(color=part.colour, width=1.2, dash="dot" if part.dashed else "solid"), hoverinfo="x+name")]
-    if isinstance(part, Bars):
+    if isinstance(part, Intervals):
         return [go.Scatter(x=broken(part.ends), y=np.full(len(part.ends)*3, float(part.row)), name=part.name, mode="lines", line=dict(color=part.colour, width=10), hoverinfo="x+name")]
     z = np.round(255*np.clip(part.values, 0, 1)).astype(np.uint8)
     return [go.Heatmap(z=z, x0=part.start+.5/part.fps, dx=1/part.fps, y0=0, dy=1, colorscale="Magma", showscale=False, hoverinfo="x+y", name="features")]
 
 # %% ../../nbs/700_show.plot.ipynb #49ba1e83
-def span(
+def value_range(
     panel:Panel,
 )->tuple[float, float]:
     "The range of a panel's curves"
@@ -287,18 +287,18 @@ def span(
     return (0. if panel.zero else low-.05*(high-low)), high+.05*(high-low)
 
 # %% ../../nbs/700_show.plot.ipynb #023dce9d
-def axis_of(
+def axis_layout(
     panel:Panel,
 )->dict: # For plotly
     "How the vertical axis of a panel is labelled"
     axis = dict(title=dict(text=panel.label, font=dict(size=11)))
     for part in panel.parts:
-        if isinstance(part, Rows): axis |= dict(autorange="reversed", tickvals=list(part.ticks), ticktext=list(part.ticks.values()))
-        if isinstance(part, Bars): axis |= dict(range=[-.6, 1.6], tickvals=[0, 1], ticktext=["left", "right"])
+        if isinstance(part, Heatmap): axis |= dict(autorange="reversed", tickvals=list(part.ticks), ticktext=list(part.ticks.values()))
+        if isinstance(part, Intervals): axis |= dict(range=[-.6, 1.6], tickvals=[0, 1], ticktext=["left", "right"])
     return axis
 
 # %% ../../nbs/700_show.plot.ipynb #14017aaa
-def in_any_light(
+def apply_theme(
     figure, # plotly figure; changed
     height:float, # px
 ): # The same
@@ -313,7 +313,7 @@ def in_any_light(
     return figure
 
 # %% ../../nbs/700_show.plot.ipynb #9dfb0a72
-def explore(
+def interactive_figure(
     *panels:Panel, # From top to bottom
 ): # plotly figure
     "Panels over one time axis, to zoom and hover"
@@ -322,36 +322,36 @@ def explore(
     figure = require("plotly.subplots", "lab").make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=.035, row_heights=heights)
     known = set()
     for row,panel in enumerate(panels, 1):
-        low,high = span(panel)
+        low,high = value_range(panel)
         for part in panel.parts:
-            for trace in traces(part, low, high):
-                figure.add_trace(trace.update(legendgroup=trace.name, showlegend=not isinstance(part, (Rows, Bars)) and trace.name not in known), row=row, col=1)
+            for trace in plotly_traces(part, low, high):
+                figure.add_trace(trace.update(legendgroup=trace.name, showlegend=not isinstance(part, (Heatmap, Intervals)) and trace.name not in known), row=row, col=1)
                 known.add(trace.name)
-        axis = axis_of(panel)
+        axis = axis_layout(panel)
         figure.update_yaxes(axis, row=row, col=1)
-        if not any(isinstance(part, (Rows, Bars)) for part in panel.parts): figure.update_yaxes(range=[low, high], row=row, col=1)
-    return in_any_light(figure, 70+115*sum(heights))
+        if not any(isinstance(part, (Heatmap, Intervals)) for part in panel.parts): figure.update_yaxes(range=[low, high], row=row, col=1)
+    return apply_theme(figure, 70+115*sum(heights))
 
 # %% ../../nbs/700_show.plot.ipynb #abc1ebda
 def strip_lines(
     poses:Float[np.ndarray, "N 24 3"], # m
     step:float=1.3, # m from one pose to the next
-    across:int=0, # 0 from the front, 2 from the side
+    horizontal_axis:int=0, # 0 from the front, 2 from the side
 )->dict: # Colour -> (x, y) with gaps
     "Bones of several poses side by side"
     lines = {colour: ([], []) for colour in side_colours.values()}
     for k,pose in enumerate(poses):
         for joint,parent in SMPL_24.bones:
             x,y = lines[side_colour(SMPL_24.names[joint])]
-            x += [*(pose[[parent, joint], across]-pose[0, across]+k*step), None]
+            x += [*(pose[[parent, joint], horizontal_axis]-pose[0, horizontal_axis]+k*step), None]
             y += [*pose[[parent, joint], 1], None]
     return lines
 
 # %% ../../nbs/700_show.plot.ipynb #41067ff3
-def explore_poses(
+def interactive_poses(
     motion:Motion,
     times:Float[np.ndarray, "N"]|None=None, # s; eight moments spread over the motion unless told
-    across:int=0, # 0 from the front, 2 from the side
+    horizontal_axis:int=0, # 0 from the front, 2 from the side
 ): # plotly figure
     "A pose strip with plotly"
     if not len(motion): raise InputError("explore_poses: the motion has no frames")
@@ -359,9 +359,9 @@ def explore_poses(
     times = np.linspace(0, motion.seconds, 8, endpoint=False) if times is None else np.asarray(times)
     frames = np.clip(np.round(times*motion.fps).astype(int), 0, len(motion)-1)
     figure = go.Figure()
-    for colour,(x,y) in strip_lines(motion.positions()[frames], across=across).items():
+    for colour,(x,y) in strip_lines(motion.positions()[frames], horizontal_axis=horizontal_axis).items():
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=dict(width=4, color=GREY if colour==side_colours[""] else RED if colour==side_colours["l"] else BLUE), hoverinfo="skip", showlegend=False))
-    in_any_light(figure, 250)
+    apply_theme(figure, 250)
     figure.update_xaxes(tickvals=list(1.3*np.arange(len(times))), ticktext=[f"{time:.2f} s" for time in times], showgrid=False, range=[-.9, 1.3*len(times)-.4])
     return figure.update_yaxes(scaleanchor="x", showgrid=False, title_text="m")
 
@@ -392,11 +392,11 @@ def metric_table(
     return figure
 
 # %% ../../nbs/700_show.plot.ipynb #932ae4b0
-def explore_table(
+def interactive_table(
     rows:dict[str, dict[str, float]], # Dance -> metric -> value
 ): # plotly figure
     "The same with plotly"
     head,lines = table_text(rows)
     look = dict(align=["left", "right"], fill_color="rgba(0,0,0,0)", line_color="rgba(129,139,153,.35)", height=26)
     table = require("plotly.graph_objects", "lab").Table(header=dict(values=[f"<b>{name}</b>" for name in head], **look), cells=dict(values=list(zip(*lines)), **look))
-    return in_any_light(require("plotly.graph_objects", "lab").Figure(table), 90+26*len(lines))
+    return apply_theme(require("plotly.graph_objects", "lab").Figure(table), 90+26*len(lines))

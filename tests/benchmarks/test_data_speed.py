@@ -8,7 +8,7 @@ import pytest
 
 from audio2pose.data.prepare import prepare
 from audio2pose.data.synthetic import synthesise
-from audio2pose.data.windows import Store, sample, toy_sequences, write_store
+from audio2pose.data.windows import Store, sample_windows, random_sequences, write_store
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
@@ -32,11 +32,11 @@ def test_both_cores_prepare(tmp_path, record_property):
 
 
 def test_windows_reach_a_loop(tmp_path, record_property):
-    write_store(toy_sequences(50, 1500), tmp_path/"store")
+    write_store(random_sequences(50, 1500), tmp_path/"store")
     store,rng = Store(tmp_path/"store"),np.random.default_rng(0)
-    sample(store, 32, rng)
+    sample_windows(store, 32, rng)
     clock = time.perf_counter()
-    for _ in range(40): sample(store, 32, rng)
+    for _ in range(40): sample_windows(store, 32, rng)
     record_property("windows", f"{40*32/(time.perf_counter()-clock):.0f} windows/s")
     assert isinstance(store.motion, np.memmap) and isinstance(store.audio, np.memmap)
 
@@ -56,6 +56,6 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
     "Ten times as many sequences, the same memory (pages of the mapped file aside, which are the system's cache)"
     used = {}
     for count in (20, 200):
-        write_store(toy_sequences(count, 1500), tmp_path/str(count))
+        write_store(random_sequences(count, 1500), tmp_path/str(count))
         used[count] = int(subprocess.run([sys.executable, "-c", SAMPLE, str(tmp_path/str(count))], capture_output=True, text=True, check=True).stdout)
     assert used[200]<used[20]+20_000, f"{used} kB, and the larger store has {200*1500*254*4//1000} kB"

@@ -8,7 +8,7 @@ import pytest
 
 from audio2pose.data.choreography import choreograph
 from audio2pose.evaluate import evaluate
-from audio2pose.metrics.motion import extractors, geometric_features, kinetic_features, questions
+from audio2pose.metrics.motion import extractors, geometric_features, kinetic_features, relations
 from audio2pose.skeleton import SMPL_24
 
 pytestmark = pytest.mark.benchmark
@@ -63,7 +63,7 @@ def one_answer(q, before, now, body):
 
 
 def geometric_by_loop(p):
-    return np.mean([[one_answer(q, p[t-1], p[t], extractors["published"]) for q in questions] for t in range(1, len(p))], 0)
+    return np.mean([[one_answer(q, p[t-1], p[t], extractors["published"]) for q in relations] for t in range(1, len(p))], 0)
 
 
 def seconds(work, x, times=1):

@@ -36,7 +36,7 @@ def test_a_minute_in_software(tmp_path):
     poses = np.zeros((3600, 24, 3))
     poses[:, 16, 2],poses[:, 17, 2] = np.sin(3*time_line),-np.sin(3*time_line)
     soundfile.write(tmp_path/"tone.wav", .1*np.sin(2*np.pi*330*np.arange(60*22_050)/22_050), 22_050)
-    player.write(Motion(poses, np.stack([.2*np.sin(time_line), .95+0*time_line, 0*time_line], 1)), tmp_path/"page.html", tmp_path/"tone.wav")
+    player.write_html(Motion(poses, np.stack([.2*np.sin(time_line), .95+0*time_line, 0*time_line], 1)), tmp_path/"page.html", tmp_path/"tone.wav")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport=dict(width=848, height=440))

@@ -13,7 +13,7 @@ from time import perf_counter
 import pytest
 import torch
 
-from audio2pose.data.windows import Store, toy_sequences, write_store
+from audio2pose.data.windows import Store, random_sequences, write_store
 from audio2pose.models.fact import FACT, Attention, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam
 from audio2pose.train import Prefetcher, presets, build_run, step_flops, train_step
@@ -58,7 +58,7 @@ def trainer(kind, store, batch=BATCH, parts=1):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("speed")/"store"
-    write_store(toy_sequences(6, 500), folder)
+    write_store(random_sequences(6, 500), folder)
     return folder
 
 
