@@ -1,0 +1,119 @@
+"""The documentation site: every notebook, and a reference made of the comments beside the parameters.
+
+    sphinx-build -W --keep-going -c nbs/site nbs _docs
+"""
+import ast
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+from fastcore.docments import docments
+
+NBS = Path(__file__).parents[1]
+PACKAGE = NBS.parent/"audio2pose"
+
+project = "audio2pose"
+copyright = "The audio2pose authors, Apache-2.0"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["site", "images", "**/.ipynb_checkpoints", "runs/params"]
+html_theme = "furo"
+html_title = "audio2pose"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+nb_execution_mode = "off" # Outputs are stored in the notebooks
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+add_module_names = False
+suppress_warnings = ["myst.header"] # A lesson may go from its title to a third-level heading
+
+
+# ---- the reference: parameter comments become field lists
+
+def plain(text):
+    "Words of a comment as reStructuredText: `name` is code, and nothing else is markup"
+    pieces = re.split(r"`([^`]+)`", text or "")
+    return "".join(f"``{piece}``" if i%2 else re.sub(r"([*_|\\])", r"\\\1", piece) for i,piece in enumerate(pieces))
+
+
+def add_parameters(app, what, name, thing, options, lines):
+    "Write the comments beside the parameters below the docstring"
+    own = getattr(thing, "__module__", None) or ""
+    if what=="data" or not own.startswith("audio2pose"): lines.clear() # The words of its type, not its own
+    lines[:] = [plain(line) for line in lines]
+    if what not in ("function", "method", "class"): return
+    try: comments = docments(thing, full=True, eval_str=False)
+    except (TypeError, ValueError, OSError, SyntaxError, AttributeError, IndexError): return
+    fields = [f":param {key}: {plain(' '.join(entry['docment'].split()))}" for key,entry in comments.items() if key not in ("return", "self") and entry.get("docment")]
+    returns = comments.get("return", {}).get("docment")
+    if returns: fields.append(f":returns: {plain(' '.join(returns.split()))}")
+    if fields: lines += ["", *fields, ""]
+
+
+def used_elsewhere():
+    "Names that other modules, guides and runs import: (module, name)"
+    found = set()
+    for file in PACKAGE.rglob("*.py"):
+        if file.name.startswith("_"): continue
+        inside = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = ".".join([*inside[:len(inside)-node.level], *filter(None, [node.module])])
+                found |= {(base, alias.name) for alias in node.names}
+    for notebook in (*NBS.glob("guides/*.ipynb"), *NBS.glob("runs/*.ipynb")):
+        for base,names in re.findall(r"from (audio2pose[\w.]*) import ([\w, ]+)", notebook.read_text(encoding="utf-8")):
+            found |= {(base, name.split()[0]) for name in names.split(",") if name.strip()}
+    return found
+
+
+def directive(module, name, thing):
+    "The autodoc directive of one exported name"
+    kind = "autoclass" if inspect.isclass(thing) else "autofunction" if inspect.isfunction(thing) else "autodata"
+    members = ["   :members:", "   :undoc-members:"] if kind=="autoclass" else ["   :no-value:"] if kind=="autodata" else []
+    return [f".. {kind}:: {module}.{name}", *members, ""]
+
+
+def write_reference(app):
+    "A page for each module: first what other rooms use, then what it is made of"
+    folder = NBS/"reference"
+    folder.mkdir(exist_ok=True)
+    public,pages = used_elsewhere(),[]
+    for notebook in sorted(NBS.glob("[0-9]*_*.ipynb")):
+        module = f"audio2pose.{notebook.stem.split('_', 1)[1]}"
+        loaded = import_module(module)
+        names = [name for name in getattr(loaded, "__all__", []) if getattr(getattr(loaded, name), "__module__", module)==module]
+        first = [name for name in names if (module, name) in public]
+        short = module.removeprefix("audio2pose.")
+        lines = [short, "="*len(short), "", *(plain(line) for line in (loaded.__doc__ or "").splitlines()), "", f"Lesson: :doc:`/{notebook.stem}`", ""]
+        for title,group in (("Used by others", first), ("What it is made of", [name for name in names if name not in first])):
+            if group: lines += [title, "-"*len(title), "", *(line for name in group for line in directive(module, name, getattr(loaded, name)))]
+        write_if_changed(folder/f"{short}.rst", "\n".join(lines))
+        pages.append(short)
+    write_if_changed(folder/"index.rst", "\n".join(["Reference", "=========", "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {page}" for page in pages), ""]))
+
+
+def write_if_changed(path, text):
+    if not path.exists() or path.read_text(encoding="utf-8")!=text: path.write_text(text, encoding="utf-8")
+
+
+# ---- the dance on the front page
+
+def make_dance(app):
+    "The demo song, danced, as a page"
+    page = NBS/"site/static/dance.html"
+    if page.exists(): return # Remove it to have it made again
+    from audio2pose import dance
+    from audio2pose.data.music import demo_track
+    from audio2pose.show.player import html
+    song = page.with_suffix(".wav")
+    demo_track().save(song)
+    page.write_text(html(dance(song, seed=0), song), encoding="utf-8")
+    song.unlink()
+
+
+def setup(app):
+    app.connect("builder-inited", write_reference)
+    app.connect("builder-inited", make_dance)
+    app.connect("autodoc-process-docstring", add_parameters)
