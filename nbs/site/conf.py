@@ -21,6 +21,7 @@ html_theme = "furo"
 html_title = "audio2pose"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 nb_execution_mode = "off" # Outputs are stored in the notebooks
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
@@ -35,7 +36,7 @@ suppress_warnings = ["myst.header"] # A lesson may go from its title to a third-
 def plain(text):
     "Words of a comment as reStructuredText: `name` is code, and nothing else is markup"
     pieces = re.split(r"`([^`]+)`", text or "")
-    return "".join(f"``{piece}``" if i%2 else re.sub(r"([*_|\\])", r"\\\1", piece) for i,piece in enumerate(pieces))
+    return "".join(f"\\ ``{piece}``\\ " if i%2 else re.sub(r"([*_|\\`])", r"\\\1", piece) for i,piece in enumerate(pieces)).removeprefix("\\ ")
 
 
 def add_parameters(app, what, name, thing, options, lines):
@@ -91,6 +92,7 @@ def write_reference(app):
             if group: lines += [title, "-"*len(title), "", *(line for name in group for line in directive(module, name, getattr(loaded, name)))]
         write_if_changed(folder/f"{short}.rst", "\n".join(lines))
         pages.append(short)
+    for page in set(folder.glob("*.rst"))-{folder/f"{page}.rst" for page in [*pages, "index"]}: page.unlink() # Of a module that is gone
     write_if_changed(folder/"index.rst", "\n".join(["Reference", "=========", "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {page}" for page in pages), ""]))
 
 
