@@ -311,7 +311,7 @@ def test_help(capfd, line):
 def test_doctor(capfd, data_folder, monkeypatch):
     code,out,_ = run(capfd, "doctor")
     assert code==0 and "torch" in out and "processors" in out and str(data_folder) in out
-    monkeypatch.setattr(cli, "installed", lambda name: None if name=="matplotlib" else "1")
+    monkeypatch.setattr(cli, "installed_version", lambda name: None if name=="matplotlib" else "1")
     assert 'pip install "audio2pose[plot]"' in run(capfd, "doctor")[1]
 
 

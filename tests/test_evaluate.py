@@ -73,7 +73,7 @@ def test_distances_of_the_protocols(golden, name):
     numbers = golden("metrics")
     real,generated = numbers[f"set/{name}/real"],numbers[f"set/{name}/gen"].astype(float)
     pool = fit_pool(real)
-    assert gaussian_distance(pool.shape, gaussian(pool.standardised(generated)))==pytest.approx(SCORES["sets"][name]["bailando_fid_f8"], rel=1e-6, abs=1e-5)
+    assert gaussian_distance(pool.shape, gaussian(pool.standardise(generated)))==pytest.approx(SCORES["sets"][name]["bailando_fid_f8"], rel=1e-6, abs=1e-5)
 
 
 def test_which_frames():

@@ -73,7 +73,7 @@ def yellow(monkeypatch):
             picture = shot.group.pictures[shot.row].numpy()
             areas = [(x.start, y.start, x.stop, y.stop) for y,x in find_objects(label((picture[..., 2]>160) & (picture[..., 0]<120))[0]) if (x.stop-x.start)*(y.stop-y.start)>100]
             shot.found = np.array(areas, np.float32).reshape(-1, 4),np.full(len(areas), .9, np.float32)
-    monkeypatch.setattr(stage, "look", detect)
+    monkeypatch.setattr(stage, "detect", detect)
     return looked
 
 
@@ -491,7 +491,7 @@ def test_memory_is_flat(films, run, yellow, monkeypatch):
             super().__init__(pictures)
             alive.add(self)
             most.append(sum(len(group.pictures) for group in list(alive)))
-    monkeypatch.setattr(stage, "Group", Counted)
+    monkeypatch.setattr(stage, "PictureBatch", Counted)
     film(films/"a.mp4", walker, 4.)
     for name in "bcde": film(films/f"{name}.mp4", leaver, 1.6)
     gc.collect()
@@ -504,7 +504,7 @@ def test_memory_is_flat(films, run, yellow, monkeypatch):
 
 def test_pictures_of_8k_make_small_bundles():
     shots = [stage.ClipFrame(0., np.zeros((400, 500, 3), np.uint8), []) for _ in range(10)]
-    assert [len(chunk.things) for chunk in stage.chunked(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
+    assert [len(chunk.events) for chunk in stage.chunked(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
 
 
 # ---- the command, and real people

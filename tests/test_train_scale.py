@@ -124,8 +124,8 @@ def test_processes_share_one_stream_of_batches(store):
         batch,pieces = whole.next(),[part.next() for part in parts]
         for a,b in zip(batch, zip(*pieces)): np.testing.assert_array_equal(a, np.concatenate(b))
         future = batch[2]+np.float32(step)
-        whole.take(future)
-        for part,piece in zip(parts, np.split(future, 3)): part.take(piece)
+        whole.update_rollouts(future)
+        for part,piece in zip(parts, np.split(future, 3)): part.update_rollouts(piece)
 
 
 # ---- in parts, in advance
@@ -139,7 +139,7 @@ def test_parts_add_up(store, tmp_path, stream):
 
 
 def test_clipping_limits_a_step(store, tmp_path):
-    run,objective = build_run(store, replace(FRESH, clip=1e-3), TINY, torch.device("cpu"))
+    run,objective = build_run(store, replace(FRESH, max_grad_norm=1e-3), TINY, torch.device("cpu"))
     train_step(run, objective, torch.device("cpu"))
     assert torch.stack([p.grad.norm() for p in run.model.parameters()]).norm()<=1.001e-3
 
@@ -257,7 +257,7 @@ def test_gpu_reaches_its_share_of_the_matrix_rate(tmp_path, store):
     rate = 2*8192**3/seconds(lambda: a@a, 20)
     config = replace(presets["released"], precision="bf16")
     run,objective = build_run(store, config, FACTConfig(), torch.device("cuda"))
-    run.batches = Prefetcher(run.batches, pin=True)
+    run.batches = Prefetcher(run.batches, pin_memory=True)
     loss_module = torch.compile(objective)
     time_of_step = seconds(lambda: train_step(run, loss_module, torch.device("cuda")), 50)
     run.batches.close()

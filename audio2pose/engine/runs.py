@@ -509,7 +509,7 @@ def read_grid(
     "A grid from a YAML file"
     path = find_file(file, ".yaml")
     content = read_yaml(path)
-    kinds = dict(notebook=str, parameters=dict, variants=list, run_many=dict, report=str)
+    kinds = dict(notebook=str, parameters=dict, variants=list, grid=dict, report=str)
     for name,value in content.items():
         if name not in kinds: raise InputError(f"{path.name}: a grid has no {name}, only {', '.join(kinds)}; the parameters of one run go with -f")
         if not isinstance(value, kinds[name]): raise InputError(f"{path.name}: {name} must be a {kinds[name].__name__}, got {value!r}")

@@ -471,7 +471,7 @@ def write_features(
         else:
             with open(scratch, "wb") as stream: np.savez(stream, features=values.numpy(), times=features.times)
     rate = 1/float(np.diff(features.times).mean()) if len(features.times)>1 else None
-    sidecar = dict(fps=rate and round(rate, 6), shape=list(values.shape), dtype=str(values.dtype).removeprefix("torch."), **info, cleaned=features.repaired, bytes=file.stat().st_size, times=np.round(features.times, 6).tolist())
+    sidecar = dict(fps=rate and round(rate, 6), shape=list(values.shape), dtype=str(values.dtype).removeprefix("torch."), **info, mended=features.repaired, bytes=file.stat().st_size, times=np.round(features.times, 6).tolist())
     with atomic(path.with_name(f"{path.name}.json")) as scratch: scratch.write_text(json.dumps(sidecar, indent=1))
     return file
 
