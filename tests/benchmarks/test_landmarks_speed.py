@@ -19,7 +19,7 @@ from audio2pose.engine.workers import Job
 from audio2pose.extract.landmarks import Extraction, ComputeConfig, LandmarkConfig, Weights, extract, load_networks, random_network
 from audio2pose.data.manifest import Segment
 from audio2pose.models import rtmdet, rtmw3d
-from audio2pose.models.rtmdet import RTMDet, top_cells, detector_mean, detector_std, letterbox_size, people, strides
+from audio2pose.models.rtmdet import RTMDet, top_cells, detector_mean, detector_std, letterbox_size, decode_detections, strides
 from audio2pose.models.rtmw3d import RTMW3D, crop_regions, pose_mean, pose_std
 
 pytestmark = pytest.mark.benchmark
@@ -50,7 +50,7 @@ def usual_loop(path, detector, pose, count):
             x = (square.float()-torch.tensor(detector_mean)[:, None, None])/torch.tensor(detector_std)[:, None, None]
             levels = [top_cells(*maps, stride) for *maps,stride in zip(*detector(x), strides)]
             scores,boxes = (torch.cat(parts, 1)[0].numpy() for parts in zip(*levels))
-            people(scores, boxes, tuple(picture.shape[2:]), 640, .05)
+            decode_detections(scores, boxes, tuple(picture.shape[2:]), 640, .05)
             centre,size = crop_regions(torch.from_numpy(BOX))
             ways = [(torch.arange(n)-n/2)/n*size[0, axis]+centre[0, axis] for axis,n in ((0, 288), (1, 384))]
             grid = torch.stack(torch.meshgrid(*ways, indexing="xy"), -1)[None]/torch.tensor([1280, 720])*2-1
@@ -63,7 +63,7 @@ def usual_loop(path, detector, pose, count):
 def our_stage(path, networks, settings, compute, out, monkeypatch):
     "The same through the stage"
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "people", lambda *args: (people(*args), (BOX, np.ones(1, np.float32)))[1])
+        patch.setattr(stage, "people", lambda *args: (decode_detections(*args), (BOX, np.ones(1, np.float32)))[1])
         patch.setattr(stage, "load_nets", lambda *args: networks)
         weights = Weights("rtmdet_m", None, None),Weights("rtmw3d_l", None, None)
         outcome, = Extraction(settings, compute, weights, out)(iter([Job(str(path), {"film": Segment("film", path.name)})]))
