@@ -219,7 +219,7 @@ def test_ten_minutes(browser, server):
 @pytest.mark.timeout(240)
 def test_a_song_is_dropped_and_one_is_recorded(browser, server, tmp_path):
     import soundfile
-    cells = PREPARE,"from audio2pose.show.widget import dance_floor\nfrom audio2pose import audio\nheard = []\ndef dance(path):\n    y, sr = audio.load(path)\n    heard.append(len(y)/sr)\n    return swaying(len(y)/sr)\nfloor = dance_floor(dance, swaying(2))\nfloor","0"
+    cells = PREPARE,"from audio2pose.show.widget import dance_app\nfrom audio2pose import audio\nheard = []\ndef dance(path):\n    y, sr = audio.load(path)\n    heard.append(len(y)/sr)\n    return swaying(len(y)/sr)\nfloor = dance_app(dance, swaying(2))\nfloor","0"
     soundfile.write(tmp_path/"clap.wav", .3*np.random.default_rng(0).standard_normal((66_150, 2)), 22_050, subtype="FLOAT")
     (tmp_path/"letter.mp3").write_text("no song")
     with opened(browser, server, notebook(server, "floor.ipynb", *cells), permissions=["microphone"]) as page:

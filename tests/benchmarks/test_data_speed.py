@@ -44,9 +44,9 @@ def test_windows_reach_a_loop(tmp_path, record_property):
 SAMPLE = """
 import resource, sys
 import numpy as np
-from audio2pose.data.windows import Store, sample
+from audio2pose.data.windows import Store, sample_windows
 store, rng = Store(sys.argv[1]), np.random.default_rng(0)
-for _ in range(20): sample(store, 32, rng)
+for _ in range(20): sample_windows(store, 32, rng)
 anonymous = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")][0]
 sys.stdout.write(str(anonymous))
 """
