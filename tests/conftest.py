@@ -11,7 +11,13 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE)) # The hook imports its checker by name
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from hypothesis import settings # noqa: E402
 from jaxtyping import install_import_hook # noqa: E402
+
+# The default run tries the same examples every time; `pytest --hypothesis-profile=explore` looks for new ones, and so do the tests marked slow that say so
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("repeatable")
 
 if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0": install_import_hook("audio2pose", "shapes.check")
 

@@ -7,7 +7,7 @@ __all__ = ['arm_poses', 'left_arm', 'right_arm', 'torso_poses', 'spine_share', '
            'street_moves', 'stage_moves', 'moves', 'styles', 'mirrored_words', 'lags', 'arm_rotations', 'mirrored',
            'torso_rotations', 'Steps', 'Style', 'Phrase', 'plan_phrases', 'upper_body', 'count_pose_names',
            'count_feet', 'ease', 'interpolate_keys', 'foot_path', 'weight_shift', 'ankle_path', 'Dancer', 'key_poses',
-           'add_groove', 'add_legs', 'assemble_motion', 'extend_beats', 'Dance', 'choreograph']
+           'add_groove', 'add_legs', 'squat_height', 'assemble_motion', 'extend_beats', 'Dance', 'choreograph']
 
 # %% ../../nbs/225_data.choreography.ipynb #002c79cc
 from dataclasses import dataclass
@@ -408,6 +408,16 @@ def add_legs(
         towards = pose[:,0,:,2]*[1, 0, 1]+.8*foot[:,:,2]+[.3 if side=="left" else -.3, 0, 0]
         pose[:,list(legs[side][:3])] = leg_rotations(side, pose[:,0], trans, ankle, foot, towards)
 
+# %% ../../nbs/225_data.choreography.ipynb #eadcce78
+def squat_height(
+    height:Float[np.ndarray, "T"], # Pelvis, m
+    lowest:float=.36, # Pelvis of a deep squat, m
+    soft:float=.04, # Heights up to this above it are compressed, m
+)->Float[np.ndarray, "T"]: # m
+    "Pelvis heights, none below a deep squat; unchanged above `lowest+soft`"
+    over = height-lowest-soft
+    return np.where(over<0, lowest+soft*np.exp(np.minimum(over, 0)/soft), height)
+
 # %% ../../nbs/225_data.choreography.ipynb #38507120
 def assemble_motion(
     pose:Float[np.ndarray, "T 24 3 3"], # Upper body
@@ -424,7 +434,7 @@ def assemble_motion(
     progress = ease(count-k, .5*style.hold, style.flow)[:,None]
     wanted = np.concatenate([weight_shift(feet), drops[:,None]], axis=1)
     x,z,drop = gaussian_filter1d(wanted[k]+progress*(wanted[k+1]-wanted[k]), 2, axis=0).T
-    trans = np.stack([x, .965-drop-sink, z], axis=-1)
+    trans = np.stack([x, squat_height(.965-drop-sink), z], axis=-1)
     add_legs(pose, trans, paths)
     turn = axis_angle_to_matrix(np.array([0, dancer.facing, 0]))
     pose[:,0] = turn@pose[:,0]
