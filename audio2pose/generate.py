@@ -31,7 +31,7 @@ from .motion import Motion
 from .models.onednn import has_onednn, onednn_linear, math_attention
 from .rotation import closest_rotation
 from .skeleton import SMPL_24
-from .train import joint_positions
+from .motion_tensors import joint_positions
 
 # %% ../nbs/610_generate.ipynb #4ad2ebbe
 def use_bf16(

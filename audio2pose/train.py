@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learning_rate', 'FusedKerasAdam', 'make_optimiser',
-           'seed_noise', 'orthonormalise', 'Batches', 'augment', 'update_rollouts', 'batches_state_dict',
-           'load_batches_state_dict', 'Prefetcher', 'velocity_loss', 'joint_positions', 'TrainingObjective',
-           'mean_squared_velocity', 'make_ema', 'NoEMA', 'rollout', 'rollout_metrics', 'to_motion', 'dance_metrics',
-           'Validator', 'resolve_device', 'resolve_precision', 'init_distributed', 'rng_states', 'restore_rng_states',
-           'TrainingRun', 'save', 'load', 'read_log', 'write_log', 'use_onednn', 'restore_linear', 'build_run',
-           'backward', 'train_step', 'step_flops', 'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss',
-           'log_step', 'prefetching', 'wrap_objective', 'train', 'main']
+           'seed_noise', 'Batches', 'augment', 'update_rollouts', 'batches_state_dict', 'load_batches_state_dict',
+           'Prefetcher', 'velocity_loss', 'TrainingObjective', 'mean_squared_velocity', 'make_ema', 'NoEMA', 'rollout',
+           'rollout_metrics', 'to_motion', 'dance_metrics', 'Validator', 'resolve_device', 'resolve_precision',
+           'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'load', 'read_log',
+           'write_log', 'use_onednn', 'restore_linear', 'build_run', 'backward', 'train_step', 'step_flops',
+           'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss', 'log_step', 'prefetching',
+           'wrap_objective', 'train', 'main']
 
 # %% ../nbs/600_train.ipynb #1b9d01f4
 import csv
@@ -41,6 +41,7 @@ from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
 from .models.fact import FACT, FACTConfig, Linear
 from .motion import Motion
+from .motion_tensors import joint_positions, orthonormalise
 from .models.onednn import MathAttention, gelu_linear, has_onednn, linear
 from .skeleton import SMPL_24
 
@@ -138,17 +139,6 @@ def seed_noise(
     smooth = between@rng.standard_normal((batch, knots, 225), np.float32)
     low,high = max_std*rng.random((2, batch, 1, 1), np.float32)*np.float32([1, .1])[:, None, None, None]
     return low*smooth+high*white
-
-# %% ../nbs/600_train.ipynb #b077bbf0
-def orthonormalise(
-    frames:Float[Tensor, "*batch F"], # 219 or 225 columns
-)->Float[Tensor, "*batch F"]: # Zeros and translation untouched
-    "Turn every 3x3 block into a rotation"
-    x,y,_ = frames[..., -216:].unflatten(-1, (24, 3, 3)).unbind(-2)
-    x = F.normalize(x, dim=-1)
-    y = F.normalize(y-(x*y).sum(-1, keepdim=True)*x, dim=-1)
-    matrices = torch.stack([x, y, torch.linalg.cross(x, y)], -2)
-    return torch.cat([frames[..., :-216], matrices.flatten(-3)], -1)
 
 # %% ../nbs/600_train.ipynb #d5191a3d
 class Batches:
@@ -282,19 +272,6 @@ def velocity_loss(
     predicted = torch.cat([context[:, None], future], 1).diff(dim=1)
     true = torch.cat([truth[:, None], target], 1).diff(dim=1)
     return (((predicted-true)/std)**2).mean()
-
-# %% ../nbs/600_train.ipynb #abed9f88
-def joint_positions(
-    frames:Float[Tensor, "*batch F"], # 219 or 225 columns
-)->Float[Tensor, "*batch 24 3"]: # m
-    "Forward kinematics of feature frames, differentiable"
-    local = frames[..., -216:].unflatten(-1, (24, 3, 3))
-    offsets = torch.as_tensor(SMPL_24.offsets, dtype=frames.dtype, device=frames.device)
-    rotations,positions = [local[..., 0, :, :]],[frames[..., -219:-216]]
-    for joint,parent in SMPL_24.bones:
-        rotations.append(rotations[parent]@local[..., joint, :, :])
-        positions.append(positions[parent]+rotations[parent]@offsets[joint])
-    return torch.stack(positions, -2)
 
 # %% ../nbs/600_train.ipynb #d1caf68a
 class TrainingObjective(nn.Module):
