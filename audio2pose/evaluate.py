@@ -11,8 +11,9 @@ __all__ = ['protocols', 'score_columns', 'bone_length_sum', 'whole_clip_protocol
            'canonical_windows', 'nearest_clip', 'swapped_music', 'shifted_music', 'published_table', 'TableRow',
            'table_rows', 'published_rows', 'ablation_tables', 'Evaluation', 'motion_baselines', 'music_baselines',
            'sample_size_warnings', 'constant_feature_warnings', 'clip_warnings', 'noise_floor_warnings', 'check_music',
-           'select_beat_scores', 'finite_scores', 'reference_row', 'evaluate', 'format_score', 'column_titles',
-           'to_markdown', 'to_dict', 'to_text', 'plot', 'load_clip', 'load_clips', 'find_song', 'load_beats']
+           'select_beat_scores', 'finite_scores', 'reference_row', 'realism_scores', 'evaluate', 'format_score',
+           'column_titles', 'to_markdown', 'to_dict', 'to_text', 'plot', 'load_clip', 'load_clips', 'find_song',
+           'load_beats']
 
 # %% ../nbs/620_evaluate.ipynb #5ab6ab86
 import json
@@ -30,6 +31,7 @@ from . import __version__
 from .core import FPS, InputError, asset, require
 from .metrics import beat, contact, motion as motion_features
 from .metrics.motion import Gaussian, diversity, gaussian, gaussian_distance, root_at_origin
+from .metrics.realism import Realism, load_reference, realism, reference_of
 from .motion import Motion
 from .skeleton import SMPL_24
 
@@ -491,6 +493,7 @@ class Evaluation:
     left_out:list[str] # Clips that could not be scored, and why
     settings:dict # Counts, seeds, versions
     clips:dict[str, dict[str, float]] # Name → measures of each generated clip
+    realism:Realism|None = None # Beside the published metrics; None if the dances are too short for it
 
     @property
     def columns(self): return [name for name in protocol_columns(self.protocol) if any(name in row.scores for row in self.table)]
@@ -620,6 +623,19 @@ def reference_row(
     own = bootstrap(references, {}, draws, seed)
     return TableRow("real dances", "real", finite_scores(own|floor), len(references), note=f"FID and Dist of {some} against the other {len(references)-some}, mean of 20 splits: the noise floor")
 
+# %% ../nbs/620_evaluate.ipynb #83d66b36
+def realism_scores(
+    motions:Mapping[str, Motion|JointPositions], # Generated
+    references:Mapping[str, Motion|JointPositions], # Real
+    skip:float=0., # Seed motion at the beginning of the generated clips, s
+)->Realism|None: # None for dances of fewer than four windows of 2 s
+    "Realism beside the references, or beside the dancers of the package if they are too few"
+    parts = [clip[round(skip*clip.fps):] if isinstance(clip, Motion) else JointPositions(clip.array[round(skip*clip.fps):], clip.fps) for clip in motions.values()]
+    if sum(max(len(part.positions())/part.fps-1, 0)//1 for part in parts)<4: return None
+    some = list(references.values())[::-(-len(references)//200)]
+    reference = reference_of(some, "references")
+    return realism(parts, reference if len(reference.windows)>=100 else load_reference())
+
 # %% ../nbs/620_evaluate.ipynb #cbc4385f
 def evaluate(
     motions:Mapping[str, Motion|JointPositions|np.ndarray]|Sequence, # Generated; by name, or in any order
@@ -654,7 +670,8 @@ def evaluate(
             *clip_warnings(ours, p.max_seconds, seconds, music_beats is not None), *noise_floor_warnings(table[0].scores, table[1].scores)]
     settings = dict(generated=len(ours), references=len(real), skip=skip, draws=draws, seed=seed, fps=FPS, audio2pose=__version__)
     each = {name: {key: float(values[i]) for key,values in ours.measures.items()} for i,name in enumerate(ours.names)}
-    return Evaluation(p, table+published_rows(protocol), messages, clips.left_out+pool_clips.left_out+missing, settings, each)
+    bodies = [{name: clip for name,clip in named_clips(given, who, fps).items() if name in kept.positions} for given,who,kept in ((motions, "motions", clips), (references, "references", pool_clips))]
+    return Evaluation(p, table+published_rows(protocol), messages, clips.left_out+pool_clips.left_out+missing, settings, each, realism_scores(*bodies, skip))
 
 # %% ../nbs/620_evaluate.ipynb #122f16fc
 def format_score(
@@ -686,6 +703,7 @@ def to_markdown(self:Evaluation)->str:
         lines.append(f"| {name} | {row.clips or '-'} | "+" | ".join(format_score(row.scores.get(column), column) for column in self.columns)+f" | {f'[{sources.index(row.source)+1}]' if row.source else 'here'} |")
     lines += ["", f"95 % intervals over the choice of clips. \\* the direction this protocol publishes. Protocol: {self.protocol.source}.", ""]
     lines += [f"- {text}" for text in [*self.warnings, *self.notes]]+[f"- left out: {text}" for text in self.left_out]
+    if self.realism: lines += ["", self.realism.to_markdown()]
     return "\n".join([*lines, "", *[f"{i+1}. {source}" for i,source in enumerate(sources)], ""])
 
 Evaluation.to_markdown = to_markdown
@@ -697,7 +715,8 @@ def to_dict(self:Evaluation)->dict:
     rows = [dict(name=row.name, kind=row.kind, clips=row.clips, source=row.source, note=row.note,
                  scores={name: {key: value for key,value in asdict(score).items() if value is not None} for name,score in row.scores.items()}) for row in self.table]
     clips = {name: {key: value for key,value in measures.items() if np.isfinite(value)} for name,measures in self.clips.items()}
-    return dict(protocol=asdict(self.protocol), settings=self.settings, rows=rows, warnings=self.warnings, left_out=self.left_out, clips=clips)
+    return dict(protocol=asdict(self.protocol), settings=self.settings, rows=rows, warnings=self.warnings, left_out=self.left_out, clips=clips,
+                realism=self.realism.to_dict() if self.realism else None)
 
 Evaluation.to_dict = to_dict
 

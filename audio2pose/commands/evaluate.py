@@ -68,7 +68,7 @@ def terminal_table(
     "A table for the terminal, with what must be known to read it"
     notes = [f"  {text}" for text in [*evaluation.warnings, *evaluation.notes]]
     lost = [f"  {text}" for text in evaluation.left_out]
-    return "\n".join([evaluation.to_text(), "", *notes, *(["left out:", *lost] if lost else []), ""])
+    return "\n".join([evaluation.to_text(), *(["", evaluation.realism.to_text()] if evaluation.realism else []), "", *notes, *(["left out:", *lost] if lost else []), ""])
 
 # %% ../../nbs/820_commands.evaluate.ipynb #56a21435
 def save_plots(

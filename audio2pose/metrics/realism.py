@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['JOINTS', 'LEG', 'RATE', 'WINDOW', 'HOP', 'CAPSULES', 'PAIRS', 'UNITS', 'Clip', 'largest_rotation', 'known_places',
            'as_clip', 'leg_length', 'normalised', 'heading', 'body_frame', 'travel_speed', 'turning_speed',
-           'window_features', 'feature_columns', 'Windows', 'windows_of', 'Space', 'fit_space', 'neighbour_radii',
-           'precision_recall', 'nearest_distances', 'copying_ratio', 'dance_distance', 'variety', 'knee_angles',
-           'segment_distance', 'self_penetration', 'movement', 'Reference', 'weighted_means', 'reference_of',
-           'save_reference', 'load_reference', 'Realism', 'held_out_scores', 'realism', 'to_dict', 'rows',
-           'to_markdown']
+           'window_features', 'feature_columns', 'Windows', 'windows_of', 'thinned', 'Space', 'fit_space',
+           'neighbour_radii', 'precision_recall', 'nearest_distances', 'copying_ratio', 'dance_distance', 'variety',
+           'knee_angles', 'segment_distance', 'self_penetration', 'movement', 'Reference', 'weighted_means',
+           'reference_of', 'save_reference', 'load_reference', 'Realism', 'held_out_scores', 'realism', 'to_dict',
+           'rows', 'to_markdown', 'to_text']
 
 # %% ../../nbs/350_metrics.realism.ipynb #b26554c2
 import os
@@ -68,15 +68,15 @@ def known_places(
 
 # %% ../../nbs/350_metrics.realism.ipynb #f9d44c33
 def as_clip(
-    motion, # Motion, Clip, or anything with `positions` (T, 24, 3) and `fps`
+    motion, # Motion, Clip, or anything with `positions()` (T, 24, 3) and `fps`
 )->Clip:
     "The positions of a motion, and which of them were measured"
     if isinstance(motion, Clip): return motion
     rotations = getattr(motion, "known", None) # Joints whose rotation was measured
     known = np.ones(24, bool) if rotations is None else known_places(np.asarray(rotations, bool))
     if isinstance(motion, Motion): return Clip(motion.positions(), motion.fps, known, largest_rotation(motion))
-    if not hasattr(motion, "fps") or not hasattr(motion, "positions"): raise InputError(f"realism: a Motion or a Clip is needed, got {type(motion).__name__}; positions need their fps: Clip(positions, fps)")
-    return Clip(np.asarray(motion.positions, float), motion.fps, known)
+    if not hasattr(motion, "fps") or not callable(getattr(motion, "positions", None)): raise InputError(f"realism: a Motion or a Clip is needed, got {type(motion).__name__}; positions need their fps: Clip(positions, fps)")
+    return Clip(np.asarray(motion.positions(), float), motion.fps, known)
 
 # %% ../../nbs/350_metrics.realism.ipynb #c82f4610
 JOINTS = ("root", "chest", "neck", "head", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist", "lhip", "rhip", "lknee", "rknee", "lankle", "rankle")
@@ -190,7 +190,16 @@ def windows_of(
     moving = features[:, 48:64][:, known].mean(1)>=least_speed
     return Windows(features[moving], number[moving], known)
 
-# %% ../../nbs/350_metrics.realism.ipynb #5d030578
+# %% ../../nbs/350_metrics.realism.ipynb #c988dcaa
+def thinned(
+    windows:Windows,
+    most:int=4000, # Windows
+)->Windows: # The same, if there are not more
+    "Evenly chosen windows"
+    some = np.linspace(0, len(windows)-1, min(most, len(windows))).round().astype(int)
+    return Windows(windows.features[some], windows.clips[some], windows.known)
+
+# %% ../../nbs/350_metrics.realism.ipynb #6ef6e7b7
 @dataclass(frozen=True, eq=False)
 class Space:
     "Standardised principal components of a reference set"
@@ -203,7 +212,7 @@ class Space:
         "Coordinates of windows"
         return (features[:, self.columns]-self.mean)/self.std@self.axes.T
 
-# %% ../../nbs/350_metrics.realism.ipynb #ae4c2032
+# %% ../../nbs/350_metrics.realism.ipynb #1beff3d4
 def fit_space(
     features:Float[np.ndarray, "N 82"], # Of the reference set
     known:Bool[np.ndarray, "16"], # Of `JOINTS`, on both sides
@@ -217,7 +226,7 @@ def fit_space(
     mean,std = features[:, columns].mean(0),features[:, columns].std(0)
     return Space(columns, mean, std, np.linalg.svd((features[:, columns]-mean)/std, full_matrices=False)[2][:components])
 
-# %% ../../nbs/350_metrics.realism.ipynb #146a38f2
+# %% ../../nbs/350_metrics.realism.ipynb #663ed8bc
 def neighbour_radii(
     points:Float[np.ndarray, "N C"],
     k:int=3, # Which neighbour
@@ -228,7 +237,7 @@ def neighbour_radii(
     np.fill_diagonal(apart, np.inf)
     return np.partition(apart, k-1, axis=1)[:, k-1]
 
-# %% ../../nbs/350_metrics.realism.ipynb #340de9b3
+# %% ../../nbs/350_metrics.realism.ipynb #ce88a3dd
 def precision_recall(
     real:Float[np.ndarray, "N C"],
     generated:Float[np.ndarray, "M C"],
@@ -240,7 +249,7 @@ def precision_recall(
     recall = (apart<=neighbour_radii(generated, k)[:, None]).any(0).mean()
     return float(precision), float(recall)
 
-# %% ../../nbs/350_metrics.realism.ipynb #8c50c226
+# %% ../../nbs/350_metrics.realism.ipynb #c4fa0e58
 def nearest_distances(
     points:Float[np.ndarray, "M C"],
     references:Float[np.ndarray, "N C"],
@@ -248,7 +257,7 @@ def nearest_distances(
     "Distance of each point to the nearest reference"
     return cdist(points, references).min(1)
 
-# %% ../../nbs/350_metrics.realism.ipynb #a6d59d68
+# %% ../../nbs/350_metrics.realism.ipynb #9bff0604
 def copying_ratio(
     generated:Float[np.ndarray, "M C"],
     references:Float[np.ndarray, "N C"], # What the model was taught
@@ -261,7 +270,7 @@ def copying_ratio(
     between = between[np.isfinite(between)]
     return float(np.median(nearest_distances(generated, references))/np.median(between)) if len(between) else float("nan")
 
-# %% ../../nbs/350_metrics.realism.ipynb #44e3335d
+# %% ../../nbs/350_metrics.realism.ipynb #14ba1252
 def dance_distance(
     one:Clip,
     two:Clip, # To the same song
@@ -273,14 +282,14 @@ def dance_distance(
     frames = min(len(one), len(two))
     return float(np.linalg.norm(one[:frames]-two[:frames], axis=-1).mean()) if frames else float("nan")
 
-# %% ../../nbs/350_metrics.realism.ipynb #4a329e9c
+# %% ../../nbs/350_metrics.realism.ipynb #656c1d9a
 def variety(
     dances:Sequence[Clip], # To one song
 )->float: # m; nan for a single dance
     "Mean distance of all pairs of dances to one song"
     return float(np.mean([dance_distance(one, two) for one,two in combinations(dances, 2)])) if len(dances)>1 else float("nan")
 
-# %% ../../nbs/350_metrics.realism.ipynb #8d775df3
+# %% ../../nbs/350_metrics.realism.ipynb #cb28d23b
 def knee_angles(
     positions:Float[np.ndarray, "T 24 3"],
 )->Float[np.ndarray, "T 2"]: # Left and right, degrees; 0 = straight
@@ -290,7 +299,7 @@ def knee_angles(
     cosine = (thigh*shin).sum(-1)/np.maximum(np.linalg.norm(thigh, axis=-1)*np.linalg.norm(shin, axis=-1), 1e-9)
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
-# %% ../../nbs/350_metrics.realism.ipynb #2d21fdbe
+# %% ../../nbs/350_metrics.realism.ipynb #67528e6b
 def segment_distance(
     a:Float[np.ndarray, "*batch 3"], # First segment, from
     b:Float[np.ndarray, "*batch 3"], # ... to
@@ -306,13 +315,13 @@ def segment_distance(
     s = np.clip((uv*t-uw)/uu, 0, 1)
     return np.asarray(np.linalg.norm(w+s[..., None]*u-t[..., None]*v, axis=-1))
 
-# %% ../../nbs/350_metrics.realism.ipynb #c5cdd2c4
+# %% ../../nbs/350_metrics.realism.ipynb #534605ce
 CAPSULES = {"trunk": ("root", "chest", .1), "head": ("neck", "head", .07), "lforearm": ("lelbow", "lwrist", .035), "rforearm": ("relbow", "rwrist", .035),
             "lthigh": ("lhip", "lknee", .065), "rthigh": ("rhip", "rknee", .065), "lshin": ("lknee", "lankle", .045), "rshin": ("rknee", "rankle", .045)} # From, to, radius, m, at a leg of `LEG`
 PAIRS = [(arm, part) for arm in ("lforearm", "rforearm") for part in ("trunk", "head", "lthigh", "rthigh", "lshin", "rshin")]+[
     ("lforearm", "rforearm"), ("lshin", "rshin"), ("lthigh", "rshin"), ("rthigh", "lshin")] # Parts of the body that should not overlap
 
-# %% ../../nbs/350_metrics.realism.ipynb #788a8ea7
+# %% ../../nbs/350_metrics.realism.ipynb #f7a39b53
 def self_penetration(
     positions:Float[np.ndarray, "T 24 3"], # m, see `normalised`
     known:Bool[np.ndarray, "24"]|None=None, # Joints; pairs with an unknown one are left out
@@ -326,11 +335,11 @@ def self_penetration(
         depth = np.maximum(depth, CAPSULES[pair[0]][2]+CAPSULES[pair[1]][2]-apart)
     return depth
 
-# %% ../../nbs/350_metrics.realism.ipynb #02216c28
+# %% ../../nbs/350_metrics.realism.ipynb #13c15623
 UNITS = dict(travel="m/s", turning="deg/s", level="cm", ankle_speed="m/s", wrist_speed="m/s", head_speed="m/s", knee_flexion="deg", straightest_knee="deg",
              knee_difference="deg", largest_rotation="deg", self_penetration="share", jerk="m/s³")
 
-# %% ../../nbs/350_metrics.realism.ipynb #b0ced407
+# %% ../../nbs/350_metrics.realism.ipynb #c8d90ac3
 def movement(
     clip:Clip,
 )->dict[str, float]: # Measure → value in its unit of `UNITS`; nan where its joints are not known
@@ -348,7 +357,7 @@ def movement(
                 largest_rotation=clip.largest_rotation, self_penetration=float((self_penetration(positions, clip.known)>.02).mean()),
                 jerk=jerk(positions[:, clip.known], RATE))
 
-# %% ../../nbs/350_metrics.realism.ipynb #5143a58f
+# %% ../../nbs/350_metrics.realism.ipynb #87701f1f
 @dataclass(frozen=True, eq=False)
 class Reference:
     "What a set of real dances says about dancing"
@@ -356,7 +365,7 @@ class Reference:
     measures:dict[str, float] # Mean over the clips, see `movement`; of the largest rotation, the median
     name:str = "references"
 
-# %% ../../nbs/350_metrics.realism.ipynb #4f58f137
+# %% ../../nbs/350_metrics.realism.ipynb #dd3cdd13
 def weighted_means(
     clips:Sequence[Clip],
 )->dict[str, float]: # nan where no clip knows
@@ -369,7 +378,7 @@ def weighted_means(
     rotations = table["largest_rotation"][np.isfinite(table["largest_rotation"])]
     return {name: mean(values) for name,values in table.items()}|dict(largest_rotation=float(rotations.max()) if len(rotations) else float("nan"))
 
-# %% ../../nbs/350_metrics.realism.ipynb #3138d8bc
+# %% ../../nbs/350_metrics.realism.ipynb #37807a44
 def reference_of(
     motions:Sequence, # Motion or Clip, of real dancers
     name:str="references",
@@ -381,7 +390,7 @@ def reference_of(
     typical = float(np.median(fastest)) if fastest else float("nan") # Captures have glitches of their own
     return Reference(windows_of(clips, least_speed=.1), weighted_means(clips)|dict(largest_rotation=typical), name)
 
-# %% ../../nbs/350_metrics.realism.ipynb #afdd1b7f
+# %% ../../nbs/350_metrics.realism.ipynb #33bd9020
 def save_reference(
     reference:Reference,
     path:str|os.PathLike, # npz
@@ -392,7 +401,7 @@ def save_reference(
         np.savez_compressed(scratch, features=windows.features.astype(np.float16), clips=windows.clips.astype(np.int16), known=windows.known, name=reference.name,
                             measures=np.array([reference.measures[name] for name in UNITS]), measure_names=np.array(list(UNITS)))
 
-# %% ../../nbs/350_metrics.realism.ipynb #e4f4709b
+# %% ../../nbs/350_metrics.realism.ipynb #119c65e0
 def load_reference(
     path:str|os.PathLike|None=None, # From `save_reference`; None: the reference that comes with the package
 )->Reference:
@@ -406,7 +415,7 @@ def load_reference(
     except OSError as error: raise InputError(f"{path}: cannot be read ({error}); make it with save_reference") from None
     except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error: raise InputError(f"{path}: not a reference of metrics.realism ({error}); make it with save_reference") from None
 
-# %% ../../nbs/350_metrics.realism.ipynb #04ff2595
+# %% ../../nbs/350_metrics.realism.ipynb #5d2b7ab9
 @dataclass(frozen=True, eq=False)
 class Realism:
     "How dances compare with real ones"
@@ -421,7 +430,7 @@ class Realism:
     left_out:list[str] # Joints
     reference:str # Its name
 
-# %% ../../nbs/350_metrics.realism.ipynb #4c7ffca7
+# %% ../../nbs/350_metrics.realism.ipynb #d2ca139e
 def held_out_scores(
     windows:Windows, # Of the reference
     known:Bool[np.ndarray, "16"],
@@ -433,7 +442,7 @@ def held_out_scores(
     space = fit_space(windows.features[~held], known)
     return precision_recall(space.project(windows.features[~held]), space.project(windows.features[held]))
 
-# %% ../../nbs/350_metrics.realism.ipynb #6a268812
+# %% ../../nbs/350_metrics.realism.ipynb #07e7f631
 def realism(
     motions:Sequence|Mapping, # Dances: Motion or Clip
     references:Sequence|Mapping|Reference|None=None, # Real dances, or a summary of them; None: the real dancers that come with the package
@@ -447,12 +456,13 @@ def realism(
     if len(ours)<=3: raise InputError(f"realism: {len(ours)} windows of 2 s in {len(clips)} dances; four at least are needed")
     known = ours.known&reference.windows.known
     space = fit_space(reference.windows.features, known)
-    real,generated = space.project(reference.windows.features),space.project(ours.features)
+    ours,theirs = thinned(ours),thinned(reference.windows)
+    real,generated = space.project(theirs.features),space.project(ours.features)
     precision,recall = precision_recall(real, generated)
-    return Realism(precision, recall, copying_ratio(generated, real, reference.windows.clips), held_out_scores(reference.windows, known), weighted_means(clips),
+    return Realism(precision, recall, copying_ratio(generated, real, theirs.clips), held_out_scores(theirs, known), weighted_means(clips),
                    reference.measures, len(ours), len(real), [name for name,there in zip(JOINTS, known) if not there], reference.name)
 
-# %% ../../nbs/350_metrics.realism.ipynb #3a9e5273
+# %% ../../nbs/350_metrics.realism.ipynb #32710b7a
 def to_dict(self:Realism)->dict:
     "Plain numbers; what is not known is left out"
     def finite(values): return {name: value for name,value in values.items() if np.isfinite(value)}
@@ -460,7 +470,7 @@ def to_dict(self:Realism)->dict:
     return dict(reference=self.reference, windows=self.windows, reference_windows=self.reference_windows, joints_left_out=self.left_out, units=UNITS,
                 **scores, measures=finite(self.measures), reference_measures=finite(self.reference_measures))
 
-# %% ../../nbs/350_metrics.realism.ipynb #08d510c4
+# %% ../../nbs/350_metrics.realism.ipynb #c1782b46
 def rows(self:Realism)->list[tuple[str, str, str]]: # Measure, dances, references
     "The comparison as texts"
     def text(value): return "-" if not np.isfinite(value) else f"{value:.2f}" if abs(value)<10 else f"{value:.0f}"
@@ -471,7 +481,7 @@ def rows(self:Realism)->list[tuple[str, str, str]]: # Measure, dances, reference
 Realism.to_dict = to_dict
 Realism.rows = rows
 
-# %% ../../nbs/350_metrics.realism.ipynb #8890cb09
+# %% ../../nbs/350_metrics.realism.ipynb #4657f6a6
 def to_markdown(self:Realism)->str:
     "The comparison as a table"
     lines = [f"| realism | dances | {self.reference} |", "|---|---:|---:|"]+[f"| {' | '.join(row)} |" for row in self.rows()]
@@ -479,3 +489,12 @@ def to_markdown(self:Realism)->str:
 
 Realism.to_markdown = to_markdown
 Realism._repr_markdown_ = to_markdown
+
+# %% ../../nbs/350_metrics.realism.ipynb #77f855bf
+def to_text(self:Realism)->str:
+    "The comparison for a terminal"
+    grid = [("realism", "dances", self.reference), *self.rows()]
+    widths = [max(map(len, column)) for column in zip(*grid)]
+    return "\n".join(f"{name.ljust(widths[0])}  {ours.rjust(widths[1])}  {real.rjust(widths[2])}" for name,ours,real in grid)
+
+Realism.to_text = to_text
