@@ -435,11 +435,11 @@ def shifted_music(
 # %% ../nbs/620_evaluate.ipynb #00bcb007
 @lru_cache
 def published_table(
-    table:str, # A file of `assets/published_table`: a protocol, "fact-ablations", "finedance", "beatdance"
+    table:str, # A file of `assets/published`: a protocol, "fact-ablations", "finedance", "beatdance"
 )->dict: # title, conditions, sources, rows
     "A published table"
     try: return json.loads(asset(f"published/{table}.json").read_text(encoding="utf-8"))
-    except FileNotFoundError: raise InputError(f"published: no table {table!r}; there are {', '.join(sorted(path.stem for path in asset('published_table').glob('*.json')))}") from None
+    except FileNotFoundError: raise InputError(f"published: no table {table!r}; there are {', '.join(sorted(path.stem for path in asset('published').glob('*.json')))}") from None
 
 # %% ../nbs/620_evaluate.ipynb #3874ee0e
 @dataclass(frozen=True)

@@ -212,7 +212,8 @@ def test_forms(table):
     assert {row["kind"] for row in content["rows"]}=={"generated", "real", "baseline", "published"}
     text = table.to_markdown()
     assert "### bailando-2022" in text and "[1]" in text and "arXiv 2203.13055" in text and "BA music → motion*" in text
-    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert content["realism"]["reference"]==table.realism.reference and 0<=content["realism"]["precision"]<=1 and "| realism |" in text
+    widths = {line.count("|") for line in text.split("| realism |")[0].splitlines() if line.startswith("|")}
     assert len(widths)==1
     assert "±" in table.to_text()
     figure = table.plot()
