@@ -113,9 +113,10 @@ class JointPositions:
         low = np.minimum(at.astype(int), max(len(array)-2, 0))
         return JointPositions(array[low]+(at-low)[:,None,None]*(array[np.minimum(low+1, len(array)-1)]-array[low]), fps)
 
-# %% ../nbs/620_evaluate.ipynb #a00a0320
+# %% ../nbs/620_evaluate.ipynb #4910a676
 bone_length_sum = float(sum(np.linalg.norm(SMPL_24.offsets[joint]) for joint,_ in SMPL_24.bones)) # m
 
+# %% ../nbs/620_evaluate.ipynb #a00a0320
 def unit_error(
     positions:Float[np.ndarray, "T 24 3"],
 )->str|None: # None if they may be metres
