@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
            'check_regular_file', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once', 'check_replaceable',
-           'put_in_place', 'atomic', 'LockedError', 'lock_folder', 'holder_of', 'seed_everything']
+           'put_in_place', 'atomic', 'LockedError', 'lock_folder', 'holder_of', 'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import math
@@ -196,6 +196,17 @@ def holder_of(
     "Who holds a folder"
     try: return check_regular_file(file).read_text(encoding="utf-8").strip() or "another process"
     except (OSError, ValueError): return "another process"
+
+# %% ../nbs/000_core.ipynb #ff7c944b
+@contextmanager
+def safe_path()->Iterator[None]:
+    "Python processes started meanwhile do not import from the working folder while they start"
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try: yield
+    finally:
+        if before is None: os.environ.pop("PYTHONSAFEPATH", None)
+        else: os.environ["PYTHONSAFEPATH"] = before
 
 # %% ../nbs/000_core.ipynb #dbd05adb
 def seed_everything(

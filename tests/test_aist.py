@@ -369,11 +369,11 @@ def test_full_disk(tree, tmp_path):
 
 def test_a_worker_that_dies_costs_its_clip(tree, tmp_path, monkeypatch):
     from audio2pose.data import prepare as module
-    real,doomed = module.prepare_clip,dances(tree)[2]
-    def deadly(clip, *rest): return os._exit(9) if clip.name==doomed else real(clip, *rest)
-    monkeypatch.setattr(module, "prepare_clip", deadly)
+    doomed = dances(tree)[2]
+    def deadly(pair, out, options): return os._exit(9) if pair[0].name==doomed else module.prepare_clip(pair[0], out, options, pair[1])
+    monkeypatch.setattr(module, "prepare_with", deadly)
     result = prepare(tree, tmp_path/"out", stages=("poses",), workers=2, progress=False)
-    assert list(result.failed)==[doomed] and "killed" in result.failed[doomed][0] and result.made==5
+    assert list(result.failed)==[doomed] and "its worker died" in result.failed[doomed][0] and result.made==5
 
 
 # ---- commands

@@ -22,7 +22,7 @@ from audio2pose.commands.base import invoke
 from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import InvalidRow, Segment, Videos, name_error, read_segments, read_table
 from audio2pose.extract import landmarks as stage
-from audio2pose.engine.workers import Seats, read_ledger
+from audio2pose.engine.workers import Resources, read_ledger
 from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
 from audio2pose.landmarks import Landmarks, Storage
 from audio2pose.models import rtmdet, rtmw3d
@@ -461,12 +461,12 @@ def test_two_workers_share_the_work(films, tmp_path, monkeypatch, engine):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for name in "ab": film(films/f"{name}.mp4", walker, .2)
     call = dict(settings=LandmarkConfig(detector="nano", people="largest", threshold=0, low_threshold=0, rate=5), weights=RANDOM, progress=False)
-    report,_ = extract(films, tmp_path/"out", **call, engine=engine, seats=Seats(2))
+    report,_ = extract(films, tmp_path/"out", **call, engine=engine, resources=Resources(2))
     assert dict(report.outcomes)==dict(made=2)
     assert "the networks" in stage.throughput_summary(tmp_path/"out", report)
     extract(films, tmp_path/"here", **call)
     for name in "ab": np.testing.assert_allclose(Landmarks.load(tmp_path/f"out/{name}.npy").points, Landmarks.load(tmp_path/f"here/{name}.npy").points, atol=1e-3)
-    again,_ = extract(films, tmp_path/"out", **call, engine=engine, seats=Seats(2))
+    again,_ = extract(films, tmp_path/"out", **call, engine=engine, resources=Resources(2))
     assert again.kept["made"]==2 and not again.outcomes
 
 

@@ -164,7 +164,7 @@ def test_failure_names_the_cell_and_keeps_the_notebook(tmp_path):
     assert record["status"]=="failed" and "ZeroDivisionError" in (folder/"failed.ipynb").read_text() and not (folder/"run.ipynb").exists()
     (outcome,) = runs.run_many(path, [dict(log=str(log))], tmp_path/"runs") # Left alone
     assert outcome.status=="failed" and log.read_text()=="a\n"
-    (outcome,) = runs.run_many(path, [dict(log=str(log))], tmp_path/"runs", retry_failed=True)
+    (outcome,) = runs.run_many(path, [dict(log=str(log))], tmp_path/"runs", retry=True)
     assert outcome.status=="failed" and log.read_text()=="a\na\n"
     assert runs.collect_runs(tmp_path/"runs")[0]["attempts"]==2
 
@@ -216,14 +216,36 @@ def test_grid_on_processes(toy, tmp_path):
 KILLER = 'import os, pathlib, signal, time\nif name=="killer" and not (pathlib.Path(out)/"tried").exists():\n    (pathlib.Path(out)/"tried").touch()\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(600)'
 
 
+def read_manifest(outcome): return json.loads((outcome.plan.folder/"manifest.json").read_text())
+
+
 def test_worker_that_dies(tmp_path):
     path = notebook(tmp_path/"n.ipynb", PARAMETERS, KILLER)
     settings = [dict(name=name) for name in ("killer", "b", "c")]
     outcomes = runs.run_many(path, settings, tmp_path/"runs", workers=2)
-    assert [outcome.status for outcome in outcomes]==["failed", "done", "done"]
-    assert "its worker died (exit code -9)" in outcomes[0].reason
-    outcomes = runs.run_many(path, settings, tmp_path/"runs", workers=2, retry_failed=True)
-    assert [outcome.status for outcome in outcomes]==["done", "kept", "kept"]
+    assert [outcome.status for outcome in outcomes]==["done", "done", "done"], "a death is no attempt; the run goes on in its folder"
+    assert read_manifest(outcomes[0])["attempts"]==2
+
+
+ALWAYS = 'import os, pathlib, signal, time\nif name=="deadly":\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(600)'
+
+
+@pytest.mark.slow
+def test_run_that_kills_every_worker(tmp_path):
+    "It is recorded, with the death; and the next call tries it again without being asked"
+    path = notebook(tmp_path/"n.ipynb", PARAMETERS, ALWAYS)
+    outcomes = runs.run_many(path, [dict(name="deadly"), dict(name="b")], tmp_path/"runs", workers=2)
+    assert [outcome.status for outcome in outcomes]==["failed", "done"] and "its worker died (SIGKILL(-9))" in outcomes[0].reason
+    assert read_manifest(outcomes[0])["killed"] and read_manifest(outcomes[0])["attempts"]==3
+    assert runs.finished_outcome(outcomes[0].plan, retry=False) is None
+
+
+def test_kernels_do_not_import_from_the_working_folder(toy, tmp_path):
+    "While they start; a notebook may import what lies beside it"
+    for name in ("ipykernel_launcher", "ipykernel", "multiprocessing", "traitlets", "json"): (tmp_path/f"{name}.py").write_text(f"open({str(tmp_path/'run')!r}, 'a').write({name!r})")
+    done = subprocess.run([COMMAND, "run", toy, "--out", tmp_path/"runs"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False, env=QUICK_ENV)
+    assert done.returncode==0, done.stderr[-800:]
+    assert not (tmp_path/"run").exists(), (tmp_path/"run").read_text()
 
 
 def test_two_grids_on_one_folder(toy, tmp_path):
@@ -261,15 +283,15 @@ def test_grid_on_ray(tmp_path):
     pytest.importorskip("ray")
     path = notebook(tmp_path/"n.ipynb", PARAMETERS, KILLER, "1/(steps-7)")
     outcomes = runs.run_many(path, [dict(name="killer"), dict(), dict(steps=7), dict(steps=3)], tmp_path/"runs", workers=2, engine="ray")
-    assert [outcome.status for outcome in outcomes]==["failed", "done", "failed", "done"]
-    assert "its worker died" in outcomes[0].reason and "ZeroDivisionError" in outcomes[2].reason
-    outcomes = runs.run_many(path, [dict(name="killer"), dict()], tmp_path/"runs", workers=2, engine="ray", retry_failed=True)
-    assert [outcome.status for outcome in outcomes]==["done", "kept"]
+    assert [outcome.status for outcome in outcomes]==["done", "done", "failed", "done"]
+    assert "ZeroDivisionError" in outcomes[2].reason
+    outcomes = runs.run_many(path, [dict(name="killer"), dict()], tmp_path/"runs", workers=2, engine="ray", retry=True)
+    assert [outcome.status for outcome in outcomes]==["kept", "kept"]
 
 
 def test_wrong_engines_are_refused(toy, tmp_path):
-    with pytest.raises(InputError, match="no engine 'steam'; there are here, processes, ray"): runs.run_many(toy, [{}], tmp_path/"runs", engine="steam")
-    with pytest.raises(InputError, match="workers must be at least 1"): runs.run_many(toy, [{}], tmp_path/"runs", workers=0)
+    with pytest.raises(InputError, match="engine 'steam': choose one of serial, processes, ray"): runs.run_many(toy, [{}], tmp_path/"runs", engine="steam")
+    with pytest.raises(InputError, match="give at least one worker"): runs.run_many(toy, [{}], tmp_path/"runs", workers=0)
 
 
 # ---- from grid to report, from a wheel too

@@ -47,7 +47,7 @@ def evaluate_protocols(
     seed:int,
 )->list: # Evaluation, one for each protocol
     "Read, hear and score"
-    from audio2pose.data.prepare import in_order
+    from audio2pose.engine.workers import Resources, WorkerDiedError, map_items
     from audio2pose.evaluate import evaluate, find_protocol
     for name in names: find_protocol(name)
     results = []
@@ -55,8 +55,8 @@ def evaluate_protocols(
         made,real,beats,told = load_inputs(motions, reference, music, skip_bad, begin)
         begin(f"scoring under {' and '.join(names)}")
         under = partial(evaluate, made, real, music=beats, skip=skip, skip_bad=skip_bad, seed=seed)
-        for name,result in in_order(under, names, min(len(names), os.cpu_count() or 1)):
-            if result is None: raise InputError(f"evaluate: the process that scored under {name} was killed, probably for memory; give one --protocol at a time")
+        for name,result in map_items(under, names, Resources(min(len(names), os.cpu_count() or 1))):
+            if isinstance(result, WorkerDiedError): raise InputError(f"evaluate: scoring under {name}: {result} Give one --protocol at a time")
             result.left_out[:0] = told
             results.append(result)
     return results

@@ -134,16 +134,16 @@ def landmarks(
     refine:Annotated[bool, typer.Option("--refine", help="Places between the network's classes.")]=False,
     extra_formats:Annotated[list[str] | None, typer.Option("--extra-format", help="coco or pose: more files per clip; may be given twice.")]=None,
     batch:Annotated[int|None, typer.Option(min=1, help="Crops per batch.")]=None,
-    engine:Annotated[str, typer.Option(help="here, processes or ray.")]="here",
+    engine:Annotated[str, typer.Option(help="serial, processes or ray.")]="serial",
     workers:Annotated[int, typer.Option(min=1, help="Of processes or ray.")]=1,
     gpus:Annotated[int, typer.Option(min=0, help="To deal out among the workers.")]=0,
     retry:Annotated[list[str] | None, typer.Option(help="Outcomes to try again, such as bad_video; may be given twice.")]=None,
 ):
     "People in videos as 3D landmarks. One array and a JSON beside it per clip; a second call does only what is left."
-    from audio2pose.engine.workers import Seats
+    from audio2pose.engine.workers import Resources
     from audio2pose.extract.landmarks import LandmarkConfig, extract
     device = resolve_device(device)
     settings = LandmarkConfig(detector, pose, resolve_precision(precision, device, backend), rate, sampler, 1, *parse_range(seconds, "--seconds", default_range(source, .2, 60)), parse_range(fps, "--fps", default_range(source, 24, 60)),
                         detect_every, threshold, min(.2, threshold), 1. if compat else .8, people, .05, boxes, "seed" if compat else points, storage_for(fractions, no_score, compat), refine, tuple(extra_formats or ()), backend)
-    found = extract(source, out, settings, compute_config(device, batch, detector), (detector_weights, pose_weights), videos, "processes" if engine=="here" and workers>1 else engine, Seats(workers, gpus), retry or ())
+    found = extract(source, out, settings, compute_config(device, batch, detector), (detector_weights, pose_weights), videos, "processes" if engine=="serial" and workers>1 else engine, Resources(workers, gpus), retry or ())
     print_summary(*found, out, "random" in (detector_weights, pose_weights))

@@ -6,23 +6,18 @@
 __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'DatasetFiles', 'find_songs', 'files_of', 'scan_dataset', 'up_to_date',
            'is_current', 'write_wav', 'write_array', 'song_files', 'prepare_song', 'nan_issues', 'write_poses',
            'write_audio', 'beat_summary', 'write_json', 'write_beats', 'stage_files', 'lengths_and_issues', 'sha256',
-           'PrepareOptions', 'clip_record', 'finished_record', 'prepare_clip', 'leave_with_parent', 'alone', 'in_order',
-           'is_usable', 'index_entry', 'read_sequence', 'store_is_fresh', 'write_windows', 'check_options',
-           'PrepareReport', 'write_report', 'OrEmpty', 'prepare_songs', 'read_records', 'prepare_with', 'prepare_clips',
-           'prepare', 'load_windows', 'inventory']
+           'PrepareOptions', 'clip_record', 'finished_record', 'prepare_clip', 'is_usable', 'index_entry',
+           'read_sequence', 'store_is_fresh', 'read_sequences', 'write_windows', 'check_options', 'PrepareReport',
+           'write_report', 'prepare_songs', 'read_records', 'prepare_with', 'prepare_clips', 'prepare', 'load_windows',
+           'inventory']
 
 # %% ../../nbs/250_data.prepare.ipynb #e84584fd
 import hashlib
 import io
 import json
 import os
-import signal
-import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +31,7 @@ from ..audio import features, resample, motion_frame_count
 from ..audio import load as load_audio
 from ..core import FPS, HOP, SR, InputError, atomic, lock_folder
 from .aist import AUDIO_SUFFIXES, SPLITS, parse_genre, find_sequences, nonfinite_frames, parse_name, rate_issue, read_keypoints3d, split_names, split_of
+from ..engine.workers import Resources, WorkerDiedError, map_items
 from ..motion import Motion
 
 # %% ../../nbs/250_data.prepare.ipynb #e919043e
@@ -341,49 +337,6 @@ def prepare_clip(
         return record, []
     except (InputError, OSError) as error: return None, [str(error)]
 
-# %% ../../nbs/250_data.prepare.ipynb #4ddc25f5
-def leave_with_parent():
-    "Start of a worker: Ctrl-C is the parent's business, and without a parent there is nothing to do"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-    def watch():
-        while os.getppid()==parent: time.sleep(.5)
-        os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
-
-def alone(
-    work:Callable,
-    item, # Handed to `work`
-): # What `work` returns; None if its process was killed
-    "Work on one item in a process of its own"
-    with ProcessPoolExecutor(1, initializer=leave_with_parent) as pool:
-        try: return pool.submit(work, item).result()
-        except BrokenProcessPool: return None
-
-# %% ../../nbs/250_data.prepare.ipynb #a2168503
-def in_order(
-    work:Callable, # Of the top level of a module, or a partial of it
-    items:Iterable,
-    workers:int,
-    ahead:int=4, # Items under way, for each worker
-)->Iterator[tuple]: # Of item and result; the result is None if its process was killed
-    "Work on items in processes"
-    if workers<=1: return (yield from ((item, work(item)) for item in items))
-    pool = ProcessPoolExecutor(workers, initializer=leave_with_parent)
-    waiting,items = deque(),iter(items)
-    try:
-        while True:
-            while len(waiting)<ahead*workers and (item := next(items, waiting)) is not waiting: waiting.append((item, pool.submit(work, item)))
-            if not waiting: return
-            item,future = waiting.popleft()
-            try: yield item, future.result()
-            except BrokenProcessPool:
-                again = [item, *(item for item,_ in waiting)]
-                waiting.clear()
-                yield from ((item, alone(work, item)) for item in again)
-                pool = ProcessPoolExecutor(workers, initializer=leave_with_parent)
-    finally: pool.shutdown(cancel_futures=True)
-
 # %% ../../nbs/250_data.prepare.ipynb #c547c08c
 def is_usable(
     record:dict,
@@ -424,6 +377,17 @@ def store_is_fresh(
     if kept.keys()!={record["name"] for record in records}-short or set(index["short"])!=short: return False
     return all(index_entry(record).items()<=kept[record["name"]].items() for record in records if record["name"] in kept)
 
+# %% ../../nbs/250_data.prepare.ipynb #eb2f96d1
+def read_sequences(
+    records:list[dict],
+    out:Path,
+    workers:int,
+)->Iterator[tuple]: # As `data.windows.write_store` takes them
+    "The sequences of usable clips, in order"
+    for record,result in map_items(partial(read_sequence, out=out), records, Resources(workers)):
+        if isinstance(result, WorkerDiedError): raise InputError(f"{record['name']}: {result} Run again, with --workers 1")
+        if result: yield result
+
 # %% ../../nbs/250_data.prepare.ipynb #7901e16f
 def write_windows(
     out:Path,
@@ -436,8 +400,7 @@ def write_windows(
     if not records: return "no clip has both motion and features"
     if not overwrite and store_is_fresh(out, records): return None
     from audio2pose.data.windows import write_store # Imports torch
-    sequences = (result for _,result in in_order(partial(read_sequence, out=out), records, workers) if result)
-    try: write_store(sequences, out/"windows")
+    try: write_store(read_sequences(records, out, workers), out/"windows")
     except (InputError, OSError) as error: return str(error)
     return None
 
@@ -473,14 +436,6 @@ def write_report(
     counts = dict(clips=len(seen.clips), prepared=len(records), frames=sum(record["frames"] for record in records), splits=dict(Counter(clip.split for clip in seen.clips)))
     write_json(out/"report.json", dict(counts, issues=result.issues, missing=result.missing, windows=result.windows))
 
-# %% ../../nbs/250_data.prepare.ipynb #908638bc
-@dataclass(frozen=True)
-class OrEmpty:
-    "Work whose success is an empty string"
-    work:Callable
-
-    def __call__(self, item): return self.work(item) or ""
-
 # %% ../../nbs/250_data.prepare.ipynb #e72002fd
 def prepare_songs(
     clips:list[Clip],
@@ -493,8 +448,8 @@ def prepare_songs(
     first = {clip.song: clip for clip in reversed(clips) if clip.sound} if {"audio", "beats"}&set(options.stages) else {}
     left = [clip for _,clip in sorted(first.items()) if options.overwrite or not up_to_date(song_files(out, clip.song), [clip.sound])]
     work = partial(prepare_song, out=out, overwrite=options.overwrite)
-    results = bar(in_order(OrEmpty(work), left, workers), desc="songs", total=len(left))
-    said = {clip.song: "its process was killed, probably for memory" if why is None else why for clip,why in results}
+    results = bar(map_items(work, left, Resources(workers)), desc="songs", total=len(left))
+    said = {clip.song: str(why) if isinstance(why, WorkerDiedError) else why for clip,why in results}
     return {song: why for song,why in said.items() if why}
 
 # %% ../../nbs/250_data.prepare.ipynb #eeae089d
@@ -521,8 +476,8 @@ def prepare_clips(
     audio_error = prepare_songs(left, out, options, workers, bar)
     failed = {}
     work = partial(prepare_with, out=out, options=options)
-    for (clip,_),result in bar(in_order(work, [(clip, audio_error.get(clip.song)) for clip in left], workers), desc="clips", total=len(left)):
-        known[clip.name],why = result or (None, ["its process was killed, probably for memory; run again, with --workers 1"])
+    for (clip,_),result in bar(map_items(work, [(clip, audio_error.get(clip.song)) for clip in left], Resources(workers)), desc="clips", total=len(left)):
+        known[clip.name],why = (None, [f"{result} Run again, with --workers 1"]) if isinstance(result, WorkerDiedError) else result
         if why: failed[clip.name] = why
     return [record for record in known.values() if record], failed, len(left)-len(failed)
 

@@ -10,7 +10,6 @@ __all__ = ['SCALING', 'IMAGE', 'beat_energy', 'choreograph_song', 'sequence_name
 # %% ../../nbs/230_data.synthetic.ipynb #7b58da2e
 import json
 import pickle
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,8 @@ from scipy.spatial.transform import Rotation
 from tqdm.auto import tqdm
 
 from ..core import FPS, InputError, atomic
+from ..engine.workers import Resources, WorkerDiedError, map_items
+from ..engine.workers import Resources, WorkerDiedError, map_items
 from .choreography import Dance, choreograph, styles
 from .music import Song, compose
 from ..motion import Motion, forward_kinematics
@@ -212,10 +213,8 @@ def synthesise(
     folder,names = Path(folder),sequence_names(sequences)
     work = partial(write_sequence, folder=folder, seed=seed, seconds=seconds)
     bar = partial(tqdm, total=len(names), desc="sequences", disable=not progress)
-    if workers>1:
-        with ProcessPoolExecutor(workers) as pool: list(bar(pool.map(work, names)))
-    else:
-        for name in bar(names): work(name)
+    for name,result in bar(map_items(work, names, Resources(workers))):
+        if isinstance(result, WorkerDiedError): raise InputError(f"synthesise: {name}: {result} What is made is kept; run again, with fewer workers")
     lists = {f"splits/crossmodal_{split}.txt": members for split,members in split_names(names).items()}
     lists |= {"ignore_list.txt": [], "cameras/mapping.txt": [f"{name} ring" for name in names]}
     for file,lines in lists.items():

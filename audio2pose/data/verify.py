@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from ..audio import load as load_audio
 from ..core import FPS, InputError, require
 from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_keypoints2d, read_keypoints3d
-from .prepare import Clip, in_order, read_records, sha256, store_is_fresh, scan_dataset, is_usable
+from ..engine.workers import Resources, WorkerDiedError, map_items
+from .prepare import Clip, read_records, sha256, store_is_fresh, scan_dataset, is_usable
 from ..motion import Motion, load_pickle
 from ..skeleton import COCO_17, SMPL_24
 
@@ -109,9 +110,9 @@ def verify_official(
     issues = [Issue(name, line) for name,lines in seen.issues.items() for line in lines]
     here = {clip.name for clip in seen.clips} # Their own check speaks for them
     issues += [Issue(name, "it is in the splits, its motion is not here", f"motions/{name}.pkl", "fetch") for name in seen.missing if name not in here]
-    checked = in_order(partial(check_clip, root=root), seen.clips, workers)
+    checked = map_items(partial(check_clip, root=root), seen.clips, Resources(workers))
     for clip,result in tqdm(checked, total=len(seen.clips), desc="clips", disable=None if progress else True, leave=False):
-        issues += [Issue(clip.name, "the process that read it was killed, probably for memory")] if result is None else result
+        issues += [Issue(clip.name, str(result))] if isinstance(result, WorkerDiedError) else result
     return len(seen.clips), issues
 
 # %% ../../nbs/255_data.verify.ipynb #1b6d225d
@@ -142,8 +143,9 @@ def verify_prepared(
     issues = [] if said else [Issue("report.json", "the last prepare did not come to its end; run it again", "report.json", "make")]
     for name,lines in (said or dict(issues={}))["issues"].items():
         if name not in here and genre in (None, name[1:3]): issues += [Issue(name, line) for line in lines]
-    checked = in_order(partial(check_record, root=root), records, workers)
-    for record,result in tqdm(checked, total=len(records), desc="clips", disable=None if progress else True, leave=False): issues += result or []
+    checked = map_items(partial(check_record, root=root), records, Resources(workers))
+    for record,result in tqdm(checked, total=len(records), desc="clips", disable=None if progress else True, leave=False):
+        issues += [Issue(record["name"], str(result))] if isinstance(result, WorkerDiedError) else result
     stale = said and (root/"windows").exists() and not store_is_fresh(root, [record for record in read_records(root) if is_usable(record)])
     if stale: issues.append(Issue("windows", "they were made of other clips; prepare again", "windows", "make"))
     return len(records), issues

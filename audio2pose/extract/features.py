@@ -31,7 +31,7 @@ from torch import Tensor
 from .. import __version__
 from ..core import InputError, atomic
 from ..data.keypoints import Keypoints, clip_names, keypoint_files, read_keypoints
-from ..engine.workers import Job, Outcome, Report, Seats, carry_out, reason_of, stamp_of, written
+from ..engine.workers import Job, Outcome, Report, Resources, error_message, file_records, file_stamp, run_jobs
 from ..models.motionbert import DSTformer, encode
 from ..skeleton import coco_to_h36m_weights
 
@@ -483,7 +483,7 @@ def keypoint_jobs(
     folder,found = Path(folder),[]
     for path in keypoint_files(folder):
         below = Path() if path==folder else path.parent.relative_to(folder)
-        found.append(Job(str(path), {(below/name).as_posix(): name for name in clip_names(path)}, stamp_of(path)))
+        found.append(Job(str(path), {(below/name).as_posix(): name for name in clip_names(path)}, file_stamp(path)))
     return found
 
 # %% ../../nbs/510_extract.features.ipynb #54e95ae5
@@ -542,7 +542,7 @@ def failure_outcome(
     source:str, # Its file, which the ledger names already
 )->Outcome:
     "What is wrong with a clip is a decision; what is wrong with this computer is tried again"
-    reason = reason_of(error).removeprefix(f"{source}: ")
+    reason = error_message(error).removeprefix(f"{source}: ")
     return Outcome(key, "refused" if isinstance(error, InputError) else "error", reason)
 
 # %% ../../nbs/510_extract.features.ipynb #2baef1fa
@@ -552,9 +552,9 @@ def read(self:Extraction,
     "The clips of a file that are wanted, or why there are none"
     try: clips = self.reader(Path(job.name))
     except Exception as error: # Whatever a file does, it must not cost the others
-        yield from (failure_outcome(key, error, job.name) for key in job.parts)
+        yield from (failure_outcome(key, error, job.name) for key in job.items)
         return
-    for key,name in job.parts.items():
+    for key,name in job.items.items():
         if name in clips: yield ClipTask(key, clips[name])
         else: yield Outcome(key, "refused", f"there is no such view in the file, which has {len(clips)}")
 
@@ -570,7 +570,7 @@ def write(self:Extraction,
     info = dict(name=clip.name, source=clip.source, clip=dict(frames=len(clip), fps=clip.fps, layout=clip.layout), settings=self.extractor.settings, audio2pose=__version__)
     file = write_features(self.out/task.key, features, info, self.kind, self.half)
     self.frames += len(clip)
-    return Outcome(task.key, "made", files=written(self.out, file, file.with_suffix(".json")), info=dict(rows=len(features.values)))
+    return Outcome(task.key, "made", files=file_records(self.out, file, file.with_suffix(".json")), info=dict(rows=len(features.values)))
 
 Extraction.write = write
 
@@ -607,4 +607,4 @@ def extract(
     if kind not in ("pt", "npz"): raise InputError(f'extract: kind must be "pt" or "npz", got {kind!r}')
     work = Extraction(extractor, Path(out), reader, kind, half)
     settings = dict(extractor.settings, reader=asdict(reader), file=kind, half=half)
-    return carry_out(keypoint_jobs(folder), work, out, settings, "here" if workers==1 else "processes", Seats(workers), progress=progress), work
+    return run_jobs(keypoint_jobs(folder), work, out, settings, "serial" if workers==1 else "processes", Resources(workers), progress=progress), work

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ..core import InputError, atomic, data_folder, require
 from ..data.manifest import InvalidRow, Segment, Videos, read_segments
-from ..engine.workers import Job, Outcome, Report, Seats, carry_out, read_ledger, reason_of, stamp_of, written
+from ..engine.workers import Job, Outcome, Report, Resources, error_message, file_records, file_stamp, read_ledger, run_jobs
 from ..landmarks import Landmarks, Storage, keypoint_names, write_coco, write_pose
 from ..models import openmmlab
 from ..models.rtmdet import ConvModule, RTMDet, top_cells, detector_mean, detector_sizes, detector_std, letterbox, load_rtmdet, normalise, box_iou, decode_detections, strides
@@ -329,7 +329,7 @@ class FrameReader:
             except Exception as error: # Whatever a file does, it must not cost the others
                 outcome = "bad_video" if isinstance(error, InputError) else "error"
                 for clip in list(clips.values()):
-                    clip.outcome = clip.outcome or (outcome, reason_of(error).removeprefix(f"{job.name}: "))
+                    clip.outcome = clip.outcome or (outcome, error_message(error).removeprefix(f"{job.name}: "))
                     yield EndOfClip(clip)
 
 def read(self:FrameReader,
@@ -338,10 +338,10 @@ def read(self:FrameReader,
 )->Iterator[Outcome|ClipFrame|EndOfClip]:
     "All frames that the segments of a video want"
     empty = Video(Path(job.name), 1, 1, 1, None)
-    clips |= {key: Clip(key, segment, empty, 1, 0) for key,segment in job.parts.items()}
+    clips |= {key: Clip(key, segment, empty, 1, 0) for key,segment in job.items.items()}
     video = probe(job.name)
     seconds,cuts,wanted,taken = video_duration(video),[],[],[]
-    for key,segment in job.parts.items():
+    for key,segment in job.items.items():
         if fault := rejection_reason(segment, video, self.settings, seconds): yield Outcome(key, *fault)
         else:
             cut = Cut(key, segment.start, segment.end)
@@ -826,7 +826,7 @@ def run_networks(self:Extraction,
             for crop,points in zip(part, split_on_out_of_memory(lambda some: list(pose(networks, some, self.settings.refine)), part)):
                 for track,number in crop.wanted: track.observations[number] = points,crop.box
     except Exception as error: # Too little memory, or a mistake of ours
-        for clip in clips: clip.outcome = "error", reason_of(error)
+        for clip in clips: clip.outcome = "error", error_message(error)
 
 Extraction.run_networks = run_networks
 
@@ -843,7 +843,7 @@ def write_clip(self:Extraction,
         if kind not in self.settings.extra_formats: continue
         files.append(self.out/f"{clip.key}.{dict(coco='coco.json', pose='pose')[kind]}")
         writer(landmarks, files[-1])
-    return Outcome(clip.key, "made", files=written(self.out, *files), info=dict(frames=len(landmarks), nobody=int((~landmarks.detected).sum())))
+    return Outcome(clip.key, "made", files=file_records(self.out, *files), info=dict(frames=len(landmarks), nobody=int((~landmarks.detected).sum())))
 
 Extraction.write_clip = write_clip
 
@@ -872,7 +872,7 @@ def video_jobs(
     for name,rows in parts.items():
         path = videos.find(name) or videos.folder/name
         rows.sort(key=lambda segment: segment.start)
-        jobs.append(Job(str(path), {segment.name: segment for segment in rows}, stamp_of(path)))
+        jobs.append(Job(str(path), {segment.name: segment for segment in rows}, file_stamp(path)))
     return jobs, bad
 
 # %% ../../nbs/500_extract.landmarks.ipynb #90d4f0c4
@@ -906,8 +906,8 @@ def extract(
     compute:ComputeConfig=ComputeConfig(),
     weights:tuple[str|None, str|None]=(None, None), # Files of the detector and of the pose network, or "random"; None: the published ones
     videos:str|os.PathLike|None=None, # Folder of the videos of a manifest
-    engine:str="here", # "processes" or "ray"
-    seats:Seats=Seats(),
+    engine:str="serial", # "processes" or "ray"
+    resources:Resources=Resources(),
     retry:Iterable[str]=(), # Outcomes that are tried again
     progress:bool|None=None, # A bar; None: only on a terminal
 )->tuple[Report, list[InvalidRow]]:
@@ -918,6 +918,6 @@ def extract(
     found = find_weights(f"rtmdet_{settings.detector}", weights[0]),find_weights(f"rtmw3d_{settings.pose}", weights[1])
     jobs,bad = video_jobs(*read_segments(source, videos))
     recorded_settings = dict(config_to_json(settings), weights=[one.sha256 for one in found])
-    report = carry_out(jobs, Extraction(settings, compute, found, Path(out), progress), out, recorded_settings, engine, seats, retry=retry, progress=progress)
+    report = run_jobs(jobs, Extraction(settings, compute, found, Path(out), progress), out, recorded_settings, engine, resources, retry=retry, progress=progress)
     write_bad_rows(Path(out)/"bad_rows.tsv", bad)
     return report, bad

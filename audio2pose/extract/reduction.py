@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..core import InputError, atomic
-from ..engine.workers import Job, Outcome, Report, Seats, carry_out, stamp_of, written
+from ..engine.workers import Job, Outcome, Report, Resources, file_records, file_stamp, run_jobs
 from ..landmarks import Landmarks, layouts, seed_storage, to_array
 
 # %% ../../nbs/520_extract.reduction.ipynb #ce464c7b
@@ -190,10 +190,10 @@ class Reduction:
 
     def __call__(self, jobs:Iterator[Job])->Iterator[Outcome]:
         for job in jobs:
-            key = next(iter(job.parts))
+            key = next(iter(job.items))
             try: reduced = reduce_file(Path(job.name), self.out/f"{key}.npy", self.config, self.size)
             except InputError as error: yield Outcome(key, "refused", str(error))
-            else: yield Outcome(key, "made", files=written(self.out, self.out/f"{key}.npy"), info=dict(frames=len(reduced.values), known=round(float(reduced.valid.mean()), 4)))
+            else: yield Outcome(key, "made", files=file_records(self.out, self.out/f"{key}.npy"), info=dict(frames=len(reduced.values), known=round(float(reduced.valid.mean()), 4)))
 
 # %% ../../nbs/520_extract.reduction.ipynb #570bd9ed
 def reduce_folder(
@@ -209,6 +209,6 @@ def reduce_folder(
     files = sorted(path for path in folder.rglob("*.npy") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not files: raise InputError(f"{folder}: no .npy files in it")
     if Path(out).resolve()==folder.resolve(): raise InputError(f"{folder}: the rows would replace the landmarks; give another folder")
-    jobs = [Job(str(path), {path.relative_to(folder).with_suffix("").as_posix(): {}}, stamp_of(path)) for path in files]
+    jobs = [Job(str(path), {path.relative_to(folder).with_suffix("").as_posix(): {}}, file_stamp(path)) for path in files]
     settings = dict(asdict(config), size=size, stage="reduction")
-    return carry_out(jobs, Reduction(Path(out), config, size), out, settings, "here" if workers==1 else "processes", Seats(workers), progress=progress)
+    return run_jobs(jobs, Reduction(Path(out), config, size), out, settings, "serial" if workers==1 else "processes", Resources(workers), progress=progress)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from audio2pose.core import atomic
-from audio2pose.engine.workers import Each, Outcome, written
+from audio2pose.engine.workers import Outcome, PerJob, file_records
 
 
 class Writes:
@@ -13,12 +13,12 @@ class Writes:
     def __init__(self, out): self.out = Path(out)
 
     def __call__(self, job):
-        for key,what in job.parts.items():
+        for key,what in job.items.items():
             with open(self.out.parent/"begun.txt", "a") as log: log.write(f"{key}\n")
             happen(what, self.out.parent/f"{key}.was-here")
             path = self.out/f"{key}.txt"
             with atomic(path) as scratch: scratch.write_text(f"result of {key}")
-            yield Outcome(key, "made", files=written(self.out, path))
+            yield Outcome(key, "made", files=file_records(self.out, path))
             if what=="dies after": os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -28,9 +28,15 @@ def happen(what, trace):
     trace.touch()
     if isinstance(what, float): time.sleep(what)
     if what=="dies" or (what=="dies once" and first): os.kill(os.getpid(), signal.SIGKILL)
-    if what=="hangs": time.sleep(600)
+    if what=="hangs" or (what=="slow five times" and times(trace)<=5): time.sleep(600)
     if what=="raises": raise ValueError("this one cannot be read")
     if what=="full disk": Path("/dev/full").write_text("x")
 
 
-def worker(out): return Each(Writes(out))
+def times(trace):
+    "How often this was asked"
+    with open(f"{trace}-times", "a") as log: log.write(".")
+    return Path(f"{trace}-times").stat().st_size
+
+
+def worker(out): return PerJob(Writes(out))
