@@ -28,7 +28,7 @@ def notebook_title(
 def notebook_list()->list[str]: # Lines
     "The run notebooks"
     from audio2pose.engine.runs import notebooks_folder
-    return [f"{path.stem:<14}{notebook_title(path)}" for path in sorted(notebooks_folder().glob("[0-9]*.ipynb"))]
+    return [f"{path.stem:<14}{notebook_title(path)}" for path in sorted(notebooks_folder().glob("[0-9]*.ipynb"), key=lambda path: int(path.stem.partition("_")[0]))]
 
 # %% ../../nbs/840_commands.runs.ipynb #d1203571
 def parameter_list(

@@ -10,7 +10,7 @@ __all__ = ['halpe_to_h36m_weights', 'to_h36m_weights', 'BONES', 'HANDCRAFTED_COL
            'seed_handcrafted', 'time_derivative', 'corrected_handcrafted', 'fill_gaps', 'handcrafted', 'Features',
            'MotionBERT', 'encode_clips', 'normalise_window', 'resample_clips', 'seed_resample', 'Handcrafted',
            'write_features', 'keypoint_jobs', 'ReaderConfig', 'ClipTask', 'pop_batch', 'Extraction', 'failure_outcome',
-           'read', 'write', 'compute', 'extract']
+           'read', 'write', 'compute', 'extract', 'Extractor_fd']
 
 # %% ../../nbs/510_extract.features.ipynb #1e117a07
 import json
@@ -608,3 +608,28 @@ def extract(
     work = Extraction(extractor, Path(out), reader, kind, half)
     settings = dict(extractor.settings, reader=asdict(reader), file=kind, half=half)
     return run_jobs(keypoint_jobs(folder), work, out, settings, "serial" if workers==1 else "processes", Resources(workers), progress=progress), work
+
+# %% ../../nbs/510_extract.features.ipynb #b5d1a0c5
+class Extractor_fd:
+    "MotionBERT's features of one keypoint file after another"
+    def __init__(self,
+        checkpoint:str|os.PathLike, # Weights: a file, a name of the model zoo, or "random-lite"
+        compat:str|None=None, # "seed": the numbers of the published extractor
+        rate:float|None=21.5, # Rows per second; None: one per frame
+        device:str="cpu", # "cpu" or "cuda"
+    ):
+        model = DSTformer.from_pretrained(checkpoint).requires_grad_(False).to(device)
+        self.extractor = MotionBERT(model, CleaningConfig(compat=compat), SamplingConfig(rate), 1944 if device=="cpu" else 7776)
+
+    def extract(self,
+        path:str|os.PathLike, # Keypoints: `.npy` (T, 17, 3), AIST++ `.pkl`, detectors' `.json`
+        view:str|None=None, # Which clip, where a file holds several, such as "c01"
+        fps:float=60., # Frames per second, where the file does not say it
+        out:str|os.PathLike|None=None, # Write them to this `.pt` too
+    )->Float[Tensor, "n F"]: # 17 joints of 512 numbers in each row
+        clips = {name: clip for name,clip in ReaderConfig(fps)(Path(path)).items() if view is None or f"_{view}_" in f"_{name}_"}
+        if len(clips)!=1: raise InputError(f"{path}: {len(clips)} clips {f'of view {view}' if view else 'in it'}; say which with view, one of {', '.join(ReaderConfig(fps)(Path(path)))}"[:400])
+        values = self.extractor(list(clips.values()))[0].values
+        if out is not None:
+            with atomic(out) as scratch: torch.save(values.clone(), scratch)
+        return values

@@ -1,0 +1,108 @@
+"Readers of the sets that MotionBERT's tasks need: what is right is read, what is broken is one sentence"
+import pickle
+
+import numpy as np
+import pytest
+
+from audio2pose.core import InputError
+from audio2pose.data.h36m import read_h36m, read_h36m_clip
+from audio2pose.data.movements import movement_clips
+from audio2pose.data.ntu import clip_name, exemplars, one_shot_actions, part_of, read_ntu, read_skeleton
+
+
+# ---- Human3.6M
+
+def write(path, **content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.fixture
+def pose(): return np.random.default_rng(0).uniform(-1, 1, (9, 17, 3))
+
+
+def test_a_folder_of_clips(tmp_path, pose):
+    for k in range(4): write(tmp_path/"train"/f"{k:08d}.pkl", data_input=pose+k/100, data_label=pose)
+    x,y = read_h36m(tmp_path, "train")
+    assert x.shape==y.shape==(4, 9, 17, 3)
+    np.testing.assert_allclose(x[3], pose+.03, atol=1e-6)
+    assert len(read_h36m(tmp_path, "train", limit=2)[0])==2
+
+
+@pytest.mark.parametrize("change,why", [
+    (dict(data_label=lambda p: 1000*p), "data_label goes up to .* which is millimetres"), (dict(data_input=lambda p: 900*p), "data_input goes up to .* which is pixels"),
+    (dict(data_label=lambda p: p[:5]), "9 frames seen and 5 frames of pose"), (dict(data_label=lambda p: p[:, :16]), "must be .T, 17, 3."),
+    (dict(data_label=lambda p: np.where(p>.9, np.nan, p)), "is not finite in"), (dict(data_label=lambda p: p.astype(int)), "must be .T, 17, 3., got int"), (dict(data_label=None), "no data_input and data_label"),
+])
+def test_clips_that_are_wrong(tmp_path, pose, change, why):
+    content = dict(data_input=pose, data_label=pose)
+    for name,function in change.items():
+        if function is None: content.pop(name)
+        else: content[name] = function(pose)
+    write(tmp_path/"a.pkl", **content)
+    with pytest.raises(InputError, match=why) as caught: read_h36m_clip(tmp_path/"a.pkl")
+    assert "a.pkl" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([1, 2]), pickle.dumps(dict(data_input=print, data_label=1))])
+def test_not_a_clip(tmp_path, content):
+    (tmp_path/"a.pkl").write_bytes(content)
+    with pytest.raises(InputError, match="a.pkl"): read_h36m_clip(tmp_path/"a.pkl")
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(InputError, match="no clips there"): read_h36m(tmp_path, "train")
+
+
+# ---- NTU
+
+def skeleton(frames=4, bodies=1):
+    rng = np.random.default_rng(0)
+    lines = [str(frames)]
+    for _ in range(frames):
+        lines.append(str(bodies))
+        for body in range(bodies): lines += [f"{7205+body} 0 1 1 1 1 0 0.1 0.2 2", "25", *(" ".join(map(str, [*rng.normal(size=5), 100+joint, 200+body, *rng.normal(size=4), joint%3])) for joint in range(25))]
+    return "\n".join(lines)
+
+
+def test_kinects_joints_become_human36m(tmp_path):
+    "Right hip 16, left wrist 6, head 3; the colour picture's columns; 2 is tracked, 0 not seen"
+    (tmp_path/"S001C001P001R001A001.skeleton").write_text(skeleton(bodies=2))
+    points = read_skeleton(tmp_path/"S001C001P001R001A001.skeleton")
+    assert points.shape==(2, 4, 17, 3)
+    assert points[0, 0, [1, 13, 10], 0].tolist()==[116, 106, 103] and points[0, 0, [1, 13, 10], 2].tolist()==[.5, 0, 0]
+    assert set(points[..., 1].ravel())=={200, 201}
+
+
+@pytest.mark.parametrize("text", ["", "hello", "5", "3\n0\n0\n0", "-4", "1e9\n1", "2\n1\n1 2 3", "nan", skeleton()[:700], skeleton().replace("\n25\n", "\n24\n"), "1\n1\n7 0 1 1 1 1 0 0 0 2\n1e12\n1 2 3"])
+def test_broken_skeletons(tmp_path, text):
+    path = tmp_path/"S001C001P001R001A001.skeleton"
+    path.write_text(text)
+    with pytest.raises(InputError, match="S001C001P001R001A001.skeleton: ") as caught: read_skeleton(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_broken_files(tmp_path):
+    for name,text in (("S001C001P001R001A050", skeleton()), ("S001C002P003R001A002", skeleton(6)), ("S001C003P003R001A002", "2\n1\n7"), ("S999", "1")): (tmp_path/f"{name}.skeleton").write_text(text)
+    parts,left_out = read_ntu(tmp_path, "x-view")
+    assert {part: [clip.name for clip,_ in clips] for part,clips in parts.items()}=={"test": ["S001C001P001R001A050"], "train": ["S001C002P003R001A002"]}
+    assert "cut off" in left_out["S001C003P003R001A002.skeleton"] and "not a name of NTU" in left_out["S999.skeleton"]
+    with pytest.raises(InputError, match="no .skeleton files"): read_ntu(tmp_path/"none")
+
+
+@pytest.mark.parametrize("name,parts", [("S001C001P001R001A001", ("train", "test", "test")), ("S001C002P003R001A002", ("test", "train", "train")), ("S001C003P008R001A001", ("train", "train", "exemplar")), ("S018C003P008R001A061", ("train", "train", "exemplar"))])
+def test_splits(name, parts):
+    assert tuple(part_of(clip_name(name), split) for split in ("x-sub", "x-view", "one-shot"))==parts
+
+
+def test_one_shot_exemplars():
+    assert one_shot_actions[:3]==(1, 7, 13) and one_shot_actions[-1]==115 and len(set(exemplars))==20
+    with pytest.raises(InputError, match="no split 'sub'"): part_of(clip_name(exemplars[0]), "sub")
+
+
+# ---- movements
+
+def test_movements_are_the_same_each_time():
+    first,second = movement_clips(12, 5),movement_clips(12, 5)
+    assert all((a==b).all() for a,b in zip(first, second)) and (first.x!=movement_clips(12, 6).x).any()
+    assert first.action.tolist()==[*range(10), 0, 1]
