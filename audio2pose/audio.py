@@ -88,7 +88,7 @@ def ogg_streams(
 def is_truncated(
     path:Path, # An existing file
 )->bool:
-    "Does the file stop before its own header or pages say it should?"
+    "Whether a file ends before its header or pages say it should"
     size,slack = path.stat().st_size,4096
     with open(path, "rb") as file:
         promise = declared_size(file)
@@ -428,7 +428,7 @@ def features(
     variant:str="current", # "2021": onsets up to 11025 Hz and reflected ends, for weights of that time
     frames:int|None=None, # Keep this many (`motion_frame_count`); None: all floor(n/512)+1
 )->Float[np.ndarray, "T 35"]: # float32, 60 per second
-    "What FACT hears: envelope, 20 MFCC, 12 chroma, onsets, beats"
+    "FACT's audio features: envelope, 20 MFCC, 12 chroma, onsets, beats"
     import librosa
     if variant not in ("current", "2021"): raise InputError(f'features: era is "current" or "2021", got {variant!r}.')
     if sr!=SR: raise InputError(f"features: 60 frames a second need {SR} samples a second, got {sr}; use `load` or `resample`.")

@@ -113,7 +113,7 @@ def scale_and_shift(
     storage:Storage,
     size:tuple[int, int], # Width and height, px
 )->tuple[Float[np.ndarray, "4"], Float[np.ndarray, "4"]]: # Scale, then shift
-    "What stored numbers are against ours"
+    "Factors from landmark units to stored units"
     scale = np.array([1/size[0], 1/size[1], 1, 1]) if storage.coordinates=="fraction" else np.ones(4)
     return scale, np.array([0., 0., camera_distance if storage.depth=="camera" else 0., 0.])
 
@@ -134,7 +134,7 @@ def from_array(
     size:tuple[int, int], # Width and height of the picture, px
     storage:Storage=seed_storage,
 )->Float[np.ndarray, "T K 4"]: # float32; the score is NaN if it was not stored
-    "Stored numbers as ours; rows of zeros are taken for missing where the storage says so"
+    "Stored numbers as landmarks; rows of zeros are taken for missing where the storage says so"
     if values.ndim!=3 or values.shape[2] not in (3, 4): raise InputError(f"landmarks: expected an array (T, K, 3 or 4), got {values.shape}")
     scale,shift = scale_and_shift(storage, size)
     points = np.full((*values.shape[:2], 4), np.nan)
@@ -180,7 +180,7 @@ Landmarks.save = save
 def read_sidecar(
     path:Path, # Of the array
 )->dict:
-    "What is said about an array, if it is about this array"
+    "The sidecar of an array, if its hash is that of the array"
     sidecar = path.with_suffix(".json")
     if not path.is_file(): raise InputError(f"{path}: no such file")
     if not sidecar.is_file(): raise InputError(f"{path}: there is no {sidecar.name} beside it that says what the numbers are; see `from_array` for arrays of other tools")
@@ -213,7 +213,7 @@ def coco_annotation(
     points:Float[np.ndarray, "K 4"], # One frame
     number:int, # Of the picture and of the person
 )->dict: # An annotation
-    "A person in COCO's words"
+    "One person as a COCO annotation"
     known = np.isfinite(points[:, :2]).all(-1)
     flat = np.column_stack([np.nan_to_num(points[:, :2]), 2*known])
     low,high = points[known, :2].min(0),points[known, :2].max(0)

@@ -28,7 +28,7 @@ from .core import InputError
 # %% ../nbs/060_video.ipynb #16485bb7
 @dataclass(frozen=True)
 class Video:
-    "What a video file says about itself"
+    "Size, rate, length and orientation of a video file"
     path:Path
     width:int # Px, upright
     height:int # Px, upright
@@ -209,7 +209,7 @@ def sampling_times(
     rate:float, # Frames per second
     seconds:float, # Length of the video
 )->Float[np.ndarray, "T"]: # s
-    "The moments a cut wants"
+    "Sample times of a cut"
     end = min(cut.end, seconds)
     return cut.start+np.arange(max(0, math.ceil((end-cut.start)*rate-1e-6)))/rate
 
@@ -221,7 +221,7 @@ def legacy_sampling_times(
     seconds:float, # Length of the video
     skip_by:int=1, # Without a rate: every so many frames
 )->Float[np.ndarray, "T"]: # s
-    "The moments of the frames that the older extractor would have taken"
+    "Sample times of the frames that the older extractor would have taken"
     numbers = np.arange(int(cut.start*fps), int(min(cut.end, seconds)*fps)+1)
     if rate is None: return numbers[::max(skip_by, 1)]/fps
     share,total,taken = min(rate, fps)/fps,0.,[]
@@ -264,7 +264,7 @@ def nearest_frames(
 
 # %% ../nbs/060_video.ipynb #0c574765
 class Frame(NamedTuple):
-    "A picture that somebody wants"
+    "A decoded picture, and the sample times it was chosen for"
     time:float # When it is shown, s
     picture:UInt8[np.ndarray, "H W 3"] # Blue, green, red
     requested:list[tuple[int, float]] # (number of the cut, moment it stands for), in order
@@ -290,17 +290,17 @@ def frames(
 # %% ../nbs/060_video.ipynb #ed6df5c5
 @dataclass
 class QueueTimes:
-    "Seconds that two sides of a queue have waited for each other"
+    "Seconds that producer and consumer have waited for each other"
     producer_wait:float = 0. # For room
     consumer_wait:float = 0. # For something to take
     busy:float = 0. # The maker's own work
 
 # %% ../nbs/060_video.ipynb #4ebd995a
 class Prefetcher:
-    "An iterator that runs in a thread, some steps ahead of who iterates over it"
+    "An iterator that runs in a thread, some items ahead of its consumer"
     def __init__(self,
         source:Iterable,
-        buffer_size:int=16, # Things held ready
+        buffer_size:int=16, # Items held ready
     ):
         self.source,self.queue,self.waits = source,queue.Queue(buffer_size),QueueTimes()
         self.stopped = threading.Event()
@@ -320,7 +320,7 @@ class Prefetcher:
 
 def put(self:Prefetcher,
     item,
-)->bool: # False when nobody wants it any more
+)->bool: # False once the consumer has stopped
     "Wait for room"
     start = time.perf_counter()
     while not self.stopped.is_set():

@@ -262,7 +262,7 @@ def test_low_scores_are_missing(dance):
     (dict(points=np.zeros((5, 23, 3))), "must be"), (dict(points=np.zeros((5, 24))), "must be"),
     (dict(markers=Markers(("nose",), np.array([15]), np.zeros((1, 3))), points=np.zeros((5, 1, 3))), "both hips and both shoulders"),
     (dict(points=np.full((5, 24, 3), np.nan)), "never seen together"), (dict(points=np.full((5, 24, 3), np.inf)), "never seen together"),
-    (dict(long_gaps="guess"), "must be \"refuse\" or \"bridge\""), (dict(points=np.zeros((0, 24, 3))), "never seen together")])
+    (dict(long_gaps="guess"), "must be \"raise\" or \"interpolate\""), (dict(points=np.zeros((0, 24, 3))), "never seen together")])
 def test_what_is_no_points(dance, wrong, said):
     with pytest.raises(InputError, match=said): fit_points(**dict(points=dance[:5].positions(), fps=60.)|wrong)
 

@@ -201,7 +201,7 @@ def marker_jacobian(
     markers:Markers,
     free_joints:Int[np.ndarray, "J"], # Joints that may turn
 )->Float[np.ndarray, "T D P"]: # D = 3 per marker; P = 3 per free joint, m/rad, and 3 for the root's place
-    "How the markers move when joints are turned a little"
+    "Jacobian of the marker positions by joint rotations and root translation"
     parent_rotation = np.where((parents[free_joints]>=0)[:,None,None], rotations[:,parents[free_joints]], np.eye(3))
     arms = (marker_points[:,:,None]-positions[:,None,free_joints])*ancestors[markers.joints][:,free_joints,None]
     turned = np.cross(parent_rotation.swapaxes(-1, -2)[:,None], arms[:,:,:,None], axis=-1) # (T, K, J, axis of δ, 3)
@@ -217,7 +217,7 @@ typical_rotations = { # rad, about x, y, z of the parent
 def typical_rotation(
     name:str, # Of a joint
 )->tuple[float, float, float]: # rad
-    "How far a joint usually turns; the root may turn anywhere"
+    "Standard deviation of a joint's rotation; the root may turn anywhere"
     return typical_rotations.get(name) or typical_rotations.get(name[1:]) or (np.inf,)*3
 
 stiffness = 1/np.array([typical_rotation(name) for name in SMPL_24.names]) # (24, 3), 1/rad
@@ -236,7 +236,7 @@ def inverse_left_jacobian(
 # %% ../../nbs/120_body.ik.ipynb #f621120a
 @dataclass
 class State:
-    "Poses on their way"
+    "Poses during the optimisation"
     pose:Float[np.ndarray, "T 24 3 3"] # Rotations against the parent
     trans:Float[np.ndarray, "T 3"] # Root joint, m
 
@@ -245,7 +245,7 @@ def updated_state(
     step:Float[np.ndarray, "T P"],
     free_joints:Int[np.ndarray, "J"],
 )->State:
-    "Take a step"
+    "The state after a step"
     pose = state.pose.copy()
     turns = step[:,:-3].reshape(len(step), len(free_joints), 3)
     turns = turns*np.minimum(1, 1.2/np.maximum(np.linalg.norm(turns, axis=-1, keepdims=True), 1e-12)) # Never more than 70 degrees at once
@@ -259,7 +259,7 @@ def objective(
     weights:Float[np.ndarray, "T K"], # 1/m: one over the noise of each point
     markers:Markers,
 )->Float[np.ndarray, "T"]: # Sum of squares, in units of noise and of usual turns
-    "What is to be made small"
+    "Objective: squared marker errors and deviation from rest"
     marker_points = markers.world_positions(*forward_kinematics(state.pose, state.trans))
     turns = matrix_to_axis_angle(state.pose)*stiffness
     return (((marker_points-points)*weights[...,None])**2).sum((1, 2))+(turns**2).sum((1, 2))
@@ -348,7 +348,7 @@ def lowpass_points(
 # %% ../../nbs/120_body.ik.ipynb #014cac3f
 @dataclass(frozen=True, eq=False)
 class Fit:
-    "A motion, and how far to believe it"
+    "A motion, its residuals, and which points and frames were interpolated"
     motion:Motion
     error:Float[np.ndarray, "T"] # Between the points and the fitted body, root mean square, m; NaN in invented frames
     interpolated:Bool[np.ndarray, "T K"] # Points that were bridged over a short gap
@@ -398,7 +398,7 @@ trunk = (1, 2, 16, 17) # Hips and shoulders
 def initial_state(
     joints:Float[np.ndarray, "T 24 3"], # m; hips and shoulders known
 )->State:
-    "A pose and a place to begin with"
+    "Initial pose and translation of the optimisation"
     pose,hips = initial_pose(joints),rest_positions(SMPL_24)[[1, 2]].mean(0)
     trans = joints[:,[1, 2]].mean(1)-pose[:,0]@hips
     return State(pose, np.where(np.isfinite(joints[:,0]), joints[:,0], trans))
@@ -436,7 +436,7 @@ def fit_points(
     noise:float=.002, # How far to trust them, m; or one number per marker
     max_gap:float=.25, # Longest gap that is bridged, s
     cutoff:float|None=None, # Smooth the points first, Hz
-    long_gaps:str="raise", # What of longer gaps of hips or shoulders: "raise", or "interpolate" with invented poses
+    long_gaps:str="raise", # Longer gaps of hips or shoulders: "raise", or "interpolate" with invented poses
 )->Fit:
     "The motion of a body that carries the markers where the points are"
     if points.ndim!=3 or points.shape[1:]!=(len(markers), 3): raise InputError(f"fit_points: points must be (T, {len(markers)}, 3), got {points.shape}")
@@ -577,7 +577,7 @@ class FitOptions:
     noise:float = .02 # How far to trust the points, m
     max_gap:float = .25 # Longest gap that is bridged, s
     cutoff:float|None = None # Smooth the points, Hz; 6 keeps dance and takes out most of the tremble
-    long_gaps:str = "raise" # What of longer gaps: "raise", or "interpolate" with invented poses
+    long_gaps:str = "raise" # Longer gaps: "raise", or "interpolate" with invented poses
     floor:bool = True # Bring the lower foot to the ground over each two seconds
     remove_skating:bool = False # And fix standing feet (`footing.remove_foot_skating`)
 

@@ -60,7 +60,7 @@ def print_download_report(
     got, # A `DownloadReport`
     folder:Path,
 ):
-    "Say what a download came to"
+    "Print the results of a download"
     from audio2pose.data.download import ALTERNATIVES
     counts = {state: sum(file.state==state for file in got.files) for state in ("fetched", "kept", "failed")}
     typer.echo(f"{counts['fetched']} fetched, {counts['kept']} there already, {counts['failed']} failed; {got.unpacked} files unpacked")
@@ -103,7 +103,7 @@ def download(
 def prepared_folder(
     source:Path, # A data set
 )->Path:
-    "Where it is prepared unless another place is named: beside it"
+    "Default folder of the prepared data, beside the data set"
     return source.with_name(f"{source.absolute().name}-prepared")
 
 # %% ../../nbs/815_commands.data.ipynb #2a285dc0
@@ -111,7 +111,7 @@ def print_prepare_report(
     result, # A `PrepareReport`
     out:Path,
 ):
-    "Say what preparing came to"
+    "Print the results of `prepare`"
     typer.echo(f"{result.clips} sequences: {result.made} prepared now, {result.clips-result.made-len(result.failed)} were ready, {len(result.failed)} failed")
     if result.missing: typer.echo(f"{len(result.missing)} names of the splits are not here, from {result.missing[0]} to {result.missing[-1]}; report.json lists them")
     if result.issues: typer.echo(f"issues in {len(result.issues)}:", err=True)

@@ -26,13 +26,13 @@ def load_inputs(
     skip_bad:bool,
     begin:Callable, # From `progress_stages`
 )->tuple: # Motions, references, beats or None, sentences about files that were left out
-    "What is in the folders"
+    "Motions, references and beats of the folders"
     from audio2pose.evaluate import load_beats, load_clips
     begin("reading motions")
     made,told = load_clips(motions, skip_bad)
     real,more = load_clips(reference, skip_bad)
     if music is None: return made, real, None, told+more
-    begin("hearing the songs")
+    begin("reading the songs")
     beats,silent = load_beats(music, [*made, *real], skip_bad)
     return made, real, beats, told+more+silent
 
@@ -46,7 +46,7 @@ def evaluate_protocols(
     skip_bad:bool,
     seed:int,
 )->list: # Evaluation, one for each protocol
-    "Read, hear and score"
+    "Load motions and songs, and evaluate under each protocol"
     from audio2pose.engine.workers import Resources, WorkerDiedError, map_items
     from audio2pose.evaluate import evaluate, find_protocol
     for name in names: find_protocol(name)

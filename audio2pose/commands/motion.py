@@ -30,7 +30,7 @@ def for_each_file(
     source:Path,
     work, # (name, landmarks) → what to say
 )->Iterator[tuple[bool, str]]: # Whether it was made, and one line
-    "Do something with every landmark file; one that cannot be used does not stop the others"
+    "Apply `work` to every landmark file; one that cannot be used does not stop the others"
     from audio2pose.landmarks import Landmarks
     for name,path in landmark_files(source):
         try: yield True, f"{name}: {work(name, Landmarks.load(path))}"
@@ -40,7 +40,7 @@ def print_summary(
     lines:Iterator[tuple[bool, str]], # From `for_each_file`
     out:Path,
 ):
-    "Say what became of each; fail if nothing did"
+    "Print a line for each file; fail if none succeeded"
     made = 0
     for good,line in lines:
         made += good

@@ -71,7 +71,7 @@ def name_issues(
 def parse_name(
     text:str|os.PathLike, # A sequence or video name; a path and a suffix may be around it
 )->SequenceName:
-    "Take an AIST++ name apart, or say what is wrong in it"
+    "Parse an AIST++ name; an error lists what is wrong in it"
     stem = Path(text).name.strip()
     stem = re.sub(r"\.(pkl|npy|npz|wav|mp3|mp4|json)$", "", stem)
     fields = stem.split("_")
@@ -192,7 +192,7 @@ def read_keypoints2d(
 def timestamp_fps(
     times:Int[np.ndarray, "T"], # µs
 )->float: # Frames per second, nan for a single frame
-    "The frame rate that timestamps tell"
+    "Frame rate of timestamps"
     return float(1e6/np.median(np.diff(times))) if len(times)>1 else float("nan")
 
 # %% ../../nbs/200_data.aist.ipynb #86d64e77
@@ -259,7 +259,7 @@ AUDIO_FOLDERS = ("audio", "wav", "music", "videos")
 AUDIO_SUFFIXES = (".wav", ".mp3", ".flac", ".m4a", ".mp4")
 
 def pose_paths(root:Path, name:SequenceName)->Iterator[Path]:
-    "Where keypoints in space may lie"
+    "Paths at which 3D keypoints may lie"
     spelled = (name.sequence, *name.views)
     for suffix in (".npy", ".pkl"): yield from (root/folder/f"{spelling}{suffix}" for folder in POSE_FOLDERS for spelling in spelled)
 

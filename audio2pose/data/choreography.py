@@ -251,7 +251,7 @@ def count_pose_names(
     move:str,
     count:int, # 0 to 7
 )->tuple[str, str, str]: # Left arm, right arm, torso
-    "What the upper body does on a count; the second four counts are the mirror of the first"
+    "Pose names of the upper body on a count; the second four counts are the mirror of the first"
     left,right,torso = moves[move][1][count%4]
     return (left, right, torso) if count<4 else (right, left, mirrored_words.get(torso, torso))
 
@@ -428,7 +428,7 @@ def assemble_motion(
     style:Style,
     dancer:Dancer,
 )->tuple[Motion, Bool[np.ndarray, "T 2"]]: # And which foot stands
-    "Hips over feet, legs in between, then the dancer's own place and facing"
+    "Pelvis from the feet, legs by inverse kinematics, then the dancer's own place and facing"
     paths,contact = zip(*(foot_path(feet[:,k], count) for k in (0, 1)))
     k = np.clip(np.floor(count).astype(int), 0, len(feet)-2)
     progress = ease(count-k, .5*style.hold, style.flow)[:,None]
@@ -455,7 +455,7 @@ def extend_beats(
 # %% ../../nbs/225_data.choreography.ipynb #977e8347
 @dataclass(frozen=True, eq=False)
 class Dance:
-    "A choreographed motion and the truth about it"
+    "A choreographed motion and its ground truth"
     motion:Motion # 60 fps, floor at y = 0
     phrases:list[Phrase]
     beats:Float[np.ndarray, "N"] # Counts, s; index 0 is the first beat of the song

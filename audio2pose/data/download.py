@@ -123,10 +123,10 @@ def content_issue(
 
 # %% ../../nbs/205_data.download.ipynb #ab51e265
 class PermanentError(Exception):
-    "The server says no, and will again"
+    "A failure that a retry cannot mend"
 
 class TransientError(Exception):
-    "Something that may be over in a moment"
+    "A failure worth a retry"
     def __init__(self, reason:str, pause:float=0.): self.reason,self.pause = reason,pause
 
 # %% ../../nbs/205_data.download.ipynb #e0c0dd76
@@ -162,7 +162,7 @@ def receive(
     limit:RateLimit,
     stop:threading.Event,
 )->int: # Bytes that came
-    "Write what comes"
+    "Stream a response to a file"
     arrived = 0
     with open(part, mode) as file:
         while True:
@@ -180,7 +180,7 @@ def fetch_once(
     part:Path, # What is there of it; grows
     limit:RateLimit,
     timeout:float, # s without a byte
-    stop:threading.Event, # Set by whoever wants an end
+    stop:threading.Event, # Set to stop
 ):
     "Fetch what is missing of a file, once"
     note = part.with_name(part.name+".tag")
@@ -199,7 +199,7 @@ def fetch_once(
 # %% ../../nbs/205_data.download.ipynb #9ca9bb79
 @dataclass(frozen=True)
 class FetchOptions:
-    "How to fetch"
+    "Retries, pauses, rate and parallelism of a download"
     tries:int = 5 # Attempts at a file
     pause:float = 1. # s before the second; doubles each time, up to a minute
     timeout:float = 30. # s without a byte
@@ -214,7 +214,7 @@ def remove_partial(part:Path):
 # %% ../../nbs/205_data.download.ipynb #84e6ce92
 @dataclass(frozen=True)
 class FetchResult:
-    "What became of a file"
+    "Result of one download"
     url:str
     file:str
     state:str # "fetched", "kept" or "failed"
@@ -245,7 +245,7 @@ def fetch(
     item:RemoteFile,
     options:FetchOptions=FetchOptions(),
     limit:RateLimit|None=None, # Shared with others
-    stop:threading.Event|None=None, # Set by whoever wants an end
+    stop:threading.Event|None=None, # Set to stop
 )->FetchResult:
     "Fetch one file, however often it takes; a failure is told, not raised"
     if item.path.exists() and not content_issue(item.path, item): return FetchResult(item.url, item.path.name, "kept", item.path.stat().st_size)
@@ -423,7 +423,7 @@ def files_to_fetch(
 # %% ../../nbs/205_data.download.ipynb #cfc1ff22
 @dataclass
 class DownloadReport:
-    "What a download came to"
+    "Results of a whole download"
     files:list[FetchResult]
     unpacked:int # Files out of archives
     rejected:dict[str, str] # Entries of archives → why not

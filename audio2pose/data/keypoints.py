@@ -27,7 +27,7 @@ from ..motion import load_pickle
 # %% ../../nbs/260_data.keypoints.ipynb #c7999c88
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    "What a detector saw of one person in one view"
+    "2D keypoints of one person in one view"
     points:Float[np.ndarray, "T K 3"] # x, y in px, y down, and confidence; NaN where nothing was seen
     fps:float # Frames per second
     name:str = "clip" # Of the file that is made of it
@@ -74,7 +74,7 @@ def frame_rate(
     content:dict, # Of the file or its sidecar
     where:str, # Said in errors
 )->float: # Frames per second
-    "Frames per second, if anybody says"
+    "Frames per second from the caller, the file or its sidecar"
     fps = stated_fps or next((content[key] for key in ("fps", "fps_out", "frame_rate") if content.get(key)), None)
     if fps is None: raise InputError(f"{where}: nothing says how many frames per second these are; give --fps (the `fps` argument)")
     if not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps<=0: raise InputError(f"{where}: {fps!r} frames per second; a positive number is needed")

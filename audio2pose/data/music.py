@@ -67,7 +67,7 @@ def song_form(
     bars:int, # Length of the song
     rng:np.random.Generator,
 )->list[tuple[str, int]]: # Name and bars of each section, in order
-    "What follows what: verse and chorus, with breaks between, an intro and an outro if there is time for them"
+    "Order of sections: verse and chorus, with breaks between, an intro and an outro if there is time for them"
     parts = []
     if bars>=12 and rng.random()<.7: parts.append(("intro", 4))
     cycle = ["verse", "chorus"] if rng.random()<.7 else ["chorus", "break", "verse"]
@@ -436,7 +436,7 @@ def humanise(
     time:float, # s
     rng:np.random.Generator,
 )->float: # s
-    "A little early or late"
+    "A random onset deviation of some milliseconds"
     return time+float(np.clip(.0015*rng.standard_normal(), -.004, .004))
 
 # %% ../../nbs/220_data.music.ipynb #b7cab830
@@ -509,7 +509,7 @@ def recording_response(
     rng:np.random.Generator,
     n:int, # Samples in the transform
 )->tuple[np.ndarray, np.ndarray]: # Equaliser and room, as gain over the frequencies of `rfft`
-    "How this song was recorded"
+    "Frequency response of the recording and of its room"
     frequency = np.fft.rfftfreq(n, 1/SR)+1e-3
     octave = np.log2(frequency/1000)
     decibels = rng.uniform(-.3, 1)*np.clip(octave, -5, 2.5)
@@ -541,7 +541,7 @@ def master(
 # %% ../../nbs/220_data.music.ipynb #e87244ca
 @dataclass(frozen=True, eq=False)
 class Song:
-    "Composed music and the truth about it"
+    "Composed music and its ground truth"
     y:Float[np.ndarray, "n"] # Mono samples, float32
     sr:int # Hz
     bpm:float # Nominal tempo, beats per minute; sections depart from it a little
@@ -589,7 +589,7 @@ def render_bars(
     n:int, # Samples
     rng:np.random.Generator,
 )->Float[np.ndarray, "n"]: # float32, peak 0.9
-    "Hand out the instruments, write the parts, play them and mix"
+    "Choose instruments, write the parts, render and mix them"
     keys,lead,bass,kit = instrument(style.keys, rng), instrument(style.lead, rng), instrument("bass", rng), drum_kit(rng, style.kick_length)
     tune = motif(rng)
     strokes = [stroke for bar in bars for stroke in groove(bar, style)+drum_fills(bar)]
@@ -630,7 +630,7 @@ def compose(
     style:str|None=None, # A key of `STYLES`; None: any
     drift:float=.02, # Sections are played up to this share faster or slower; 0 for a machine
 )->Song:
-    "A new song, and the truth about it"
+    "A new song with its ground truth"
     rng = np.random.default_rng(seed)
     if style is None: style = str(rng.choice(list(STYLES)))
     if style not in STYLES: raise InputError(f"compose: style is one of {', '.join(STYLES)}, got {style!r}.")

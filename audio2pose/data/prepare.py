@@ -56,7 +56,7 @@ class Clip:
 # %% ../../nbs/250_data.prepare.ipynb #d7395328
 @dataclass
 class DatasetFiles:
-    "What a folder holds"
+    "Clips of a data set, missing names and issues"
     clips:list[Clip]
     missing:list[str] # Names of the splits without a motion
     issues:dict[str, list[str]] = field(default_factory=dict) # Sequence or file → what is wrong
@@ -95,7 +95,7 @@ def scan_dataset(
     music:str|os.PathLike|None=None, # Songs, if they lie elsewhere
     videos:str|os.PathLike|None=None, # Videos, if they lie elsewhere
 )->DatasetFiles:
-    "Find out what a data set holds, and which names of its splits it does not"
+    "Scan a data set for clips, issues and missing names of its splits"
     source,genre,seen = Path(source),parse_genre(genre),DatasetFiles([], [])
     if not source.is_dir(): raise InputError(f"{source}: no such folder; give the one that holds motions and keypoints3d")
     motions,points = (files_of(seen, source/folder, (".pkl",), genre) for folder in ("motions", "keypoints3d"))
@@ -158,7 +158,7 @@ def prepare_song(
     out:Path,
     overwrite:bool=False,
 )->str|None: # Why it failed, if it did
-    "Decode a song once, and hear it once"
+    "Decode a song and compute its features, once"
     wav,heard = song_files(out, clip.song)
     if not overwrite and up_to_date((wav, heard), [clip.sound]): return None
     try:
@@ -193,7 +193,7 @@ def write_audio(
     song:tuple[Path, Path], # From `song_files`
     frames:int, # Of the motion
 ):
-    "The sound at 16 kHz, or what FACT hears"
+    "The sound at 16 kHz, or FACT's audio features"
     import soundfile
     if path.suffix==".wav": write_wav(path, soundfile.read(song[0], dtype="float32", stop=round(frames*WAV_SR/FPS))[0])
     else: write_array(path, np.load(song[1], mmap_mode="r")[:frames])
@@ -277,7 +277,7 @@ def sha256(
 # %% ../../nbs/250_data.prepare.ipynb #ab328d34
 @dataclass(frozen=True)
 class PrepareOptions:
-    "What `prepare` was asked for"
+    "Options of `prepare`"
     stages:tuple[str, ...] = STAGES
     keypoints:str = "keypoints3d_optim" # Or "keypoints3d", the raw triangulation
     overwrite:bool = False
@@ -289,7 +289,7 @@ def clip_record(
     made:list[Path],
     length:tuple[int, float|None, list[str]], # From `lengths_and_issues`
 )->dict:
-    "What is known of a prepared clip"
+    "Record of a prepared clip"
     frames,seconds,issues = length
     name = clip.parsed
     return dict(name=clip.name, genre=name.genre, music=name.music, bpm=name.bpm, dancer=name.dancer, split=clip.split, fps=FPS, frames=frames, seconds=round(frames/FPS, 4),
@@ -318,7 +318,7 @@ def prepare_clip(
     clip:Clip,
     out:Path,
     options:PrepareOptions,
-    audio_error:str|None=None, # Why its song could not be heard
+    audio_error:str|None=None, # Why its song could not be decoded
 )->tuple[dict|None, list[str]]: # Its record, or why there is none
     "Make what is missing of a clip"
     try:
@@ -358,7 +358,7 @@ def read_sequence(
     record:dict,
     out:Path,
 )->tuple: # Name, motion (T, 219), features (T, 35), info
-    "A clip as `write_store` wants it"
+    "A clip in the form `write_store` takes"
     name = record["name"]
     return name, Motion.load(out/"motions"/f"{name}.npz").to_features(), np.load(out/"features"/f"{name}.npy"), index_entry(record)
 
@@ -418,7 +418,7 @@ def check_options(
 # %% ../../nbs/250_data.prepare.ipynb #707a4b0c
 @dataclass
 class PrepareReport:
-    "What a run of `prepare` came to"
+    "Result of `prepare`"
     clips:int # All there are
     made:int # Made or completed in this run
     failed:dict[str, list[str]] # Clip → why it has no record
@@ -444,7 +444,7 @@ def prepare_songs(
     workers:int,
     bar:Callable, # Wraps an iterable
 )->dict[str, str]: # Song → why it could not be heard
-    "Hear each song once"
+    "Decode each song and compute its features"
     first = {clip.song: clip for clip in reversed(clips) if clip.sound} if {"audio", "beats"}&set(options.stages) else {}
     left = [clip for _,clip in sorted(first.items()) if options.overwrite or not up_to_date(song_files(out, clip.song), [clip.sound])]
     work = partial(prepare_song, out=out, overwrite=options.overwrite)

@@ -82,7 +82,7 @@ def check_clip(
     clip:Clip,
     root:Path,
 )->list[Issue]:
-    "Everything that can be asked about one clip"
+    "All checks of one clip"
     found = ClipChecker(clip, root)
     motion = found.read(clip.motion, Motion.load)
     frames = None if motion is None else len(motion)
@@ -105,7 +105,7 @@ def verify_official(
     workers:int,
     progress:bool,
 )->tuple[int, list[Issue]]: # Clips seen, what is wrong
-    "Check AIST++ as it was fetched, or its synthetic twin"
+    "Check AIST++ as it was fetched, or a synthetic set of the same form"
     seen = scan_dataset(root, genre)
     issues = [Issue(name, line) for name,lines in seen.issues.items() for line in lines]
     here = {clip.name for clip in seen.clips} # Their own check speaks for them
@@ -153,7 +153,7 @@ def verify_prepared(
 # %% ../../nbs/255_data.verify.ipynb #98627fd0
 @dataclass
 class VerifyReport:
-    "What `verify` found"
+    "Result of `verify`"
     root:str
     kind:str # "official" or "prepared"
     clips:int
@@ -241,7 +241,7 @@ def skeleton_points(
     path:Path,
     arrays:dict[str, np.ndarray],
 )->tuple[np.ndarray, object]|None: # (T, J, 2) right and up, and the skeleton
-    "What can be drawn as a dancer"
+    "Joints of a file that holds a skeleton"
     if {"smpl_poses", "smpl_trans"}<=arrays.keys() or {"poses", "trans"}<=arrays.keys(): return Motion.load(path).positions()[..., :2], SMPL_24
     if "keypoints2d" in arrays: return arrays["keypoints2d"][0, ..., :2]*[1, -1], COCO_17
     for key in ("keypoints3d_optim", "keypoints3d", ""):
@@ -269,7 +269,7 @@ def plot_file(
     path:str|os.PathLike, # A data file
     poses:int=6, # How many
 ): # A matplotlib figure
-    "A look at a file"
+    "Plot of a data file"
     plt = require("matplotlib.pyplot", "plot")
     path = Path(path)
     arrays = read_arrays(path)

@@ -97,9 +97,9 @@ def angle_in_range(
 # %% ../../nbs/300_metrics.motion.ipynb #968833ca
 @dataclass(frozen=True)
 class Relation:
-    "One yes-or-no question about a frame"
-    name:str # What is asked
-    kind:str # Which calculation answers it
+    "One geometric relation of a frame (Müller et al., 2005)"
+    name:str # Its name
+    kind:str # Which calculation it needs
     joints:tuple[str, ...] # Joints it looks at, in the order of its kind
     threshold:float|tuple[float, float] # Multiples of `unit`, or degrees
     unit:str = "humerus" # or "shoulders", "hips", "degrees"
@@ -181,7 +181,7 @@ def relation_holds(
     fps:float,
     extractor:Extractor,
 )->Bool[np.ndarray, "S"]: # For frames 1 to T-1
-    "One question, asked of every frame that has a predecessor"
+    "Frames in which a geometric relation holds"
     p = [positions[:,extractor.names.index(joint)] for joint in q.joints]
     now,rate = [joint[1:] for joint in p],fps/extractor.step
     limit = q.threshold if q.unit=="degrees" else q.threshold*getattr(extractor, q.unit)
@@ -233,7 +233,7 @@ def standardise(
 # %% ../../nbs/300_metrics.motion.ipynb #663e9ef1
 @dataclass(frozen=True)
 class Gaussian:
-    "What a Fréchet distance knows of a set"
+    "Mean and covariance of a feature set"
     mean:Float[np.ndarray, "F"]
     covariance:Float[np.ndarray, "F F"]
 

@@ -34,7 +34,7 @@ from ..motion import Motion
 # %% ../../nbs/720_show.film.ipynb #ac339ae0
 @dataclass(frozen=True)
 class Camera:
-    "Where the dancer is seen from"
+    "Pinhole camera of a film"
     eye:tuple[float, float, float] # m
     target:tuple[float, float, float] # What is in the middle of the picture, m
     angle:float = math.radians(28) # Height of the field of view, rad
@@ -81,7 +81,7 @@ def smooth_path(
     fps:float,
     seconds:float=1.5, # Standard deviation of the smoothing, s
 )->Float[np.ndarray, "T 3"]: # On the floor, m
-    "Where a patient person would walk beside the dancer"
+    "Smoothed path of the root on the floor"
     from scipy.ndimage import gaussian_filter1d
     return gaussian_filter1d(root*[1, 0, 1], seconds*fps, axis=0, mode="nearest")
 
@@ -510,7 +510,7 @@ def horizon(
 def set_camera(self:Canvas,
     camera:Camera,
 ):
-    "Turn to where `camera` looks; paint anew what that changes"
+    "Set the camera; repaint the part of the background that it changes"
     if camera==self.camera: return
     height,width,_ = self.background.shape
     walked = self.camera is not None and np.allclose(camera.axes(), self.axes, atol=1e-6) and math.isclose(camera.eye[1], self.camera.eye[1])
@@ -605,7 +605,7 @@ def camera_path(
     aspect:float, # Width of the picture over its height
     camera:Camera|None=None, # `None` frames the dance
 ): # Yields (camera, transforms) for every frame
-    "What is seen from where, frame after frame"
+    "Camera and bone transforms of every frame"
     shift = None
     if camera is None: camera,shift = dance_camera(motion, aspect)
     walks = shift is not None and shift.any()
@@ -714,7 +714,7 @@ RATE = 48000 # Of the film's sound, Hz
 def unreadable_audio(
     path:str|os.PathLike,
 )->InputError:
-    "What to say of a file that is no song"
+    "The error for a file without readable audio"
     return InputError(f"{path}: this is no song or video whose sound can be read; copy it again, or convert it to WAV.")
 
 # %% ../../nbs/720_show.film.ipynb #2c2eb0c1

@@ -37,7 +37,7 @@ side_colours = dict(left=(60, 150, 250), right=(230, 150, 50), middle=(215, 215,
 def skeleton_lines(
     layout:str, # A key of `landmarks.layouts`
 )->list[tuple[int, int, tuple[int, int, int]]]: # Two places in the array, and a colour
-    "What is connected, among the points that a layout has"
+    "Lines of the skeleton, among the points of a layout"
     place = {k: i for i,k in enumerate(layouts[layout])}
     side = lambda a, b: "left" if {a, b}<=left_points else "right" if {a, b}<=right_points else "middle"
     return [(place[a], place[b], side_colours[side(a, b)]) for a,b in body_lines+hand_lines+face_lines if a in place and b in place]
@@ -132,7 +132,7 @@ def annotated_picture(
     text:str="", # Below the picture's content, such as the time
     box:Float[np.ndarray, "4"]|None=None, # Where the person was found, corner to corner, px
 )->UInt8[np.ndarray, "H W 3"]:
-    "A picture with what was seen in it"
+    "A picture with landmarks drawn in"
     drawn,height = np.ascontiguousarray(picture).copy(),len(picture)
     if box is not None and np.isfinite(box).all():
         x,y,u,v = np.clip(box, -1e4, 1e4)
@@ -216,7 +216,7 @@ def check_overlay(
 def landmark_warnings(
     landmarks:Landmarks,
 )->str: # "" if there are none
-    "What a viewer must know about where the points come from"
+    "Warnings about the origin of the points"
     return "random weights: the points mean nothing" if any("random" in model for model in landmarks.made.get("models", [])) else ""
 
 # %% ../../nbs/740_show.overlay.ipynb #af11fc88

@@ -105,7 +105,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Events:
-    "Moments"
+    "Events in time"
     name:str
     times:Shaped[np.ndarray, "N"] # s
     colour:str=RED
@@ -154,7 +154,7 @@ def waveform(
 def onsets(
     features:Float[np.ndarray, "T 35"],
 )->Panel:
-    "The onset envelope a model hears, with the onsets and beats found in it"
+    "The onset envelope, with the onsets and beats found in it"
     time = np.arange(len(features))/FPS
     return Panel("onset envelope", (Curve("onset envelope", time, features[:, 0], fill=True), Events("onsets", time[features[:, 33]>0], GREY, True),
                                     Events("music beats", time[features[:, 34]>0])), zero=True)
@@ -163,7 +163,7 @@ def onsets(
 def audio_features(
     features:Float[np.ndarray, "T 35"],
 )->Panel:
-    "What a model hears, as colours"
+    "The audio features of a model, as a heatmap"
     low,high = features.min(0),features.max(0)
     scaled = (features-low)/np.maximum(high-low, 1e-9)
     return Panel("features", (Heatmap(scaled.T, FPS, {0: "envelope", 10: "20 MFCC", 26: "12 chroma", 33: "onset, beat"}),), height=2.)
@@ -173,11 +173,11 @@ def joint_speeds(
     motion:Motion,
     beats:Float[np.ndarray, "N"]|None=None, # Of the music, s
 )->Panel:
-    "Mean speed of all joints, with the dancer's beats against those of the music"
+    "Mean speed of all joints, with the kinematic beats against those of the music"
     if len(motion)<2: raise InputError(f"joint_speeds: a speed needs two frames, the motion has {len(motion)}")
     positions = motion.positions()
     speed = mean_speed(positions, motion.fps)
-    parts = Curve("joint speed", (np.arange(len(speed))+.5)/motion.fps, speed),Events("her beats", kinematic_beats(positions, motion.fps), GREEN, True)
+    parts = Curve("joint speed", (np.arange(len(speed))+.5)/motion.fps, speed),Events("kinematic beats", kinematic_beats(positions, motion.fps), GREEN, True)
     return Panel("joint speed, m/s", parts+(() if beats is None else (Events("music beats", np.asarray(beats)),)), zero=True)
 
 # %% ../../nbs/700_show.plot.ipynb #6bef8bcd
@@ -185,7 +185,7 @@ def intervals(
     on:Bool[np.ndarray, "T"],
     fps:float,
 )->Float[np.ndarray, "N 2"]: # s
-    "From when to when something holds"
+    "Intervals in which a flag is set"
     edges = np.flatnonzero(np.diff(on.astype(int), prepend=0, append=0))
     return edges.reshape(-1, 2)/fps
 

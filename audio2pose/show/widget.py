@@ -213,7 +213,7 @@ def fallback_html(
     picture:bytes, # From `still_image`
     height:int, # px
 )->str:
-    "What a notebook shows without a kernel"
+    "HTML shown without a kernel"
     image = f"data:image/jpeg;base64,{base64_text(picture)}"
     frame = f'<iframe title="A dancer" srcdoc="{markup.escape(page)}" style="position:absolute;inset:0;width:100%;height:100%;border:0"></iframe>'
     return (f'<div style="position:relative;max-width:960px;height:{height}px;overflow:hidden"><img alt="A dancer" src="{image}" style="max-width:100%;max-height:85%">'
@@ -272,7 +272,7 @@ def show(self:Dancer,
     title:str|None=None,
     names:Sequence[str]=(), # Of several motions
 ):
-    "Let somebody else dance in the same cell"
+    "Replace the motion and song of the widget"
     if title is None: title = "" if audio is None or isinstance(audio, tuple) else Path(audio).stem
     self.source = motion,audio,beats,title,names
     scene = b"" if static_output() else scene_bytes(motion, audio, beats, title, names)
@@ -299,7 +299,7 @@ Dancer._repr_mimebundle_ = mimebundle
 
 # %% ../../nbs/730_show.widget.ipynb #93d88120
 def named(self:Dancer)->str:
-    "What she dances"
+    "Length and time of the motion"
     motions = [self.source[0]] if isinstance(self.source[0], Motion) else self.source[0]
     return f"Dancer({', '.join(f'{motion.seconds:.1f} s' for motion in motions)}, at {self.time:.2f} s)"
 
@@ -374,7 +374,7 @@ def explorer(
     dancer:Dancer,
     *panels:Panel, # From top to bottom
 )->WidgetStack: # To be shown
-    "A dancer above panels that follow her; a click into them takes her there"
+    "A dancer above panels that follow her; a click into them seeks"
     if not panels: raise InputError("explorer: no panels; give for instance plot.joint_speeds(motion)")
     motion,audio,beats,title,names = dancer.source
     picture = lambda: stack_images(still_image(motion, names=names, title=title), figure_png(draw(*panels, seconds=12, width=8)))
@@ -411,7 +411,7 @@ def accept(self:SongInput,
     data:bytes, # A file
     name:str, # As it was called; not trusted
 ):
-    "Hand a whole song on; what goes wrong is said in the box"
+    "Pass a whole song on; an error is shown in the box"
     self.pieces,self.busy,self.status = [],True,f"Listening to {name} ..."
     try:
         with tempfile.TemporaryDirectory() as folder:
