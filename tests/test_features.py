@@ -445,3 +445,14 @@ def test_keypoints_as_people_have_them(shared, name):
     clip = read_keypoints(shared(f"cases/keypoints/{name}"), 30)[0]
     assert clip.layout=="coco" and len(clip)==(5 if name=="openpose" else 60)
     np.testing.assert_allclose(clip.points[0, 0, :2], [310.0584, 289.4316], atol=1e-3)
+
+
+@pytest.mark.parametrize("compat,rows", [(None, 43), ("seed", 43)])
+def test_extractor_fd(tmp_path, compat, rows):
+    "One call from a file to rows of 8704 numbers, as the first users call it"
+    from audio2pose.extract.features import Extractor_fd
+    points = np.concatenate([np.random.default_rng(0).normal(500, 80, (120, 17, 2)), np.ones((120, 17, 1))], -1)
+    np.save(tmp_path/"walk.npy", points)
+    values = Extractor_fd("random-lite", compat=compat).extract(tmp_path/"walk.npy", out=tmp_path/"walk.pt")
+    assert values.shape==(rows, 8704) and torch.isfinite(values).all() and torch.equal(torch.load(tmp_path/"walk.pt", weights_only=True), values)
+    with pytest.raises(InputError, match="0 clips of view c09"): Extractor_fd("random-lite").extract(tmp_path/"walk.npy", view="c09")
