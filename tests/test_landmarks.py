@@ -70,9 +70,9 @@ def yellow(monkeypatch):
     def detect(networks, shots, low_threshold, batch):
         for shot in shots:
             looked.append(shot.time)
-            picture = shot.group.pictures[shot.row].numpy()
+            picture = shot.picture_batch.pictures[shot.row].numpy()
             areas = [(x.start, y.start, x.stop, y.stop) for y,x in find_objects(label((picture[..., 2]>160) & (picture[..., 0]<120))[0]) if (x.stop-x.start)*(y.stop-y.start)>100]
-            shot.found = np.array(areas, np.float32).reshape(-1, 4),np.full(len(areas), .9, np.float32)
+            shot.detections = np.array(areas, np.float32).reshape(-1, 4),np.full(len(areas), .9, np.float32)
     monkeypatch.setattr(stage, "detect", detect)
     return looked
 
@@ -118,8 +118,8 @@ def test_a_visitor_is_found_between_looks_and_judged_by_policy(films, run, yello
 
 def test_a_fraction_of_frames_with_two_is_accepted(films, run, yellow):
     film(films/"a.mp4", visited)
-    assert ends(run(films, people="fraction", share=.2)[2])=={"a": "made"}
-    assert ends(run(films, people="fraction", share=.13)[2])=={"a": "multi_person"}
+    assert ends(run(films, people="fraction", max_crowded_fraction=.2)[2])=={"a": "made"}
+    assert ends(run(films, people="fraction", max_crowded_fraction=.13)[2])=={"a": "multi_person"}
 
 
 def test_the_largest_is_followed_and_never_exchanged(films, run, yellow):

@@ -63,8 +63,8 @@ def usual_loop(path, detector, pose, count):
 def our_stage(path, networks, settings, compute, out, monkeypatch):
     "The same through the stage"
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "people", lambda *args: (decode_detections(*args), (BOX, np.ones(1, np.float32)))[1])
-        patch.setattr(stage, "load_nets", lambda *args: networks)
+        patch.setattr(stage, "decode_detections", lambda *args: (decode_detections(*args), (BOX, np.ones(1, np.float32)))[1])
+        patch.setattr(stage, "load_networks", lambda *args: networks)
         weights = Weights("rtmdet_m", None, None),Weights("rtmw3d_l", None, None)
         outcome, = Extraction(settings, compute, weights, out)(iter([Job(str(path), {"film": Segment("film", path.name)})]))
     assert (outcome.outcome, outcome.info["frames"], outcome.info["nobody"])==("made", 21, 0)
