@@ -186,7 +186,7 @@ def test_bad_lines(here, capfd, data_folder, line):
     if line!="data": assert out=="" and err.startswith("error: ") and err.count("\n")==1
 
 
-@pytest.mark.parametrize("option,value,says", [("--commit", 21, "commit must be 1 to 20"), ("--genre", "tango", "no genre")])
+@pytest.mark.parametrize("option,value,says", [("--commit", 21, "commit must be 1 to 20"), ("--style", "tango", "no genre")])
 def test_more_than_there_is(song, capfd, tiny, option, value, says):
     refused(capfd, "dance", song, "--model", tiny, option, value, says=says)
 

@@ -10,8 +10,8 @@ __all__ = ['JOINTS', 'FEATURES', 'feature_groups', 'feet', 'CONDITIONS', 'condit
            'stop_envelope', 'motion_beats', 'fit_statistics', 'joint_features', 'context_mask', 'given_mask', 'Windows',
            'foot_steps', 'masked_mean', 'body_loss', 'flow_loss', 'training_state', 'resumed', 'learning_rate',
            'mean_gradients', 'fit', 'sample', 'style_index', 'blocks', 'dance_beats', 'to_motion', 'limit_rotations',
-           'standard_energy', 'seed_context', 'musical_grid', 'dance_to_beats', 'save_pretrained', 'config_of',
-           'from_pretrained']
+           'stop_offsets', 'snap_stops', 'standard_energy', 'seed_context', 'musical_grid', 'dance_to_beats',
+           'save_pretrained', 'metadata_of', 'config_of', 'from_pretrained']
 
 # %% ../../nbs/420_models.motion_flow.ipynb #f21d5301
 import json
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from scipy.interpolate import CubicSpline, PchipInterpolator
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import find_peaks
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor, nn
@@ -350,7 +350,7 @@ class MotionFlow(nn.Module):
             self.register_buffer(name, torch.ones(size) if name in ("std", "pace") else torch.zeros(size))
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.modulate[-1].bias, 0)
-        with torch.no_grad(): self.modulate[-1].bias.view(6, -1)[[2, 5]] = .5
+        with torch.no_grad(): self.modulate[-1].bias.view(6, -1)[[2, 5]],self.energy[1] = .5,1.
 
     def forward(self,
         x:Float[Tensor, "B T F"], # Standardised: noise on its way to data; the data itself where it is given
@@ -400,7 +400,7 @@ def motion_beats(
     if not found: raise InputError(f"motion_beats: no beats in {motion}; it is too short or stands still")
     return max(found, key=lambda pair: pair[0])[1]
 
-# %% ../../nbs/420_models.motion_flow.ipynb #37ab11fc
+# %% ../../nbs/420_models.motion_flow.ipynb #245ff91a
 def fit_statistics(self:MotionFlow,
     clips:Sequence[Clip], # The training set
     least:float=.05, # Floor of the deviations; a tenth of it for the root's steps
@@ -675,7 +675,7 @@ def sample(self:MotionFlow,
     values:Float[Tensor, "B T F"]|None=None, # Standardised motion, where it is given
     given:Bool[Tensor, "B T F"]|None=None, # What is given
     steps:int=12, # Euler steps
-    guidance:float=1.5, # 1 = none
+    guidance:float=2.5, # 1 = none
 )->Float[Tensor, "B T F"]: # Standardised
     "Follow the flow from noise to data"
     if given is None: values,given = torch.zeros_like(noise),torch.zeros_like(noise, dtype=torch.bool)
@@ -711,7 +711,7 @@ def blocks(
     context:Float[np.ndarray, "S F"]|None=None, # Features to go on from, shorter than a window
     keep:int=2, # Beats that each window is given of the one before
     steps:int=12, # Euler steps
-    guidance:float=1.5, # 1 = none
+    guidance:float=2.5, # 1 = none
 )->Iterator[Float[np.ndarray, "N F"]]: # Features after the context, window by window
     "A dance, one window after another"
     size,rng = model.config.frames,torch.Generator().manual_seed(seed)
@@ -783,16 +783,55 @@ def limit_rotations(
         poses[:,joint] = turns.as_rotvec()
     return Motion(poses, motion.trans, motion.fps, motion.scaling)
 
+# %% ../../nbs/420_models.motion_flow.ipynb #30af7ad5
+def stop_offsets(
+    positions:Float[np.ndarray, "T J 3"], # m, on the grid
+    times:Float[np.ndarray, "T"], # When each frame is, s
+    counts:Int[np.ndarray, "N"], # Frames on which beats fall
+    reach:int=6, # How far a stop may be from its beat, frames
+    stiffness:float=.04, # Cost of moving otherwise than the beat before, per squared frame
+)->Int[np.ndarray, "N"]: # Frames from each beat to its stop
+    "Which stop belongs to each beat (Viterbi)"
+    speed = np.linalg.norm(np.gradient(positions, times, axis=0), axis=-1).mean(1)
+    slowness = gaussian_filter1d(uniform_filter1d(speed, 16, mode="nearest")/(speed.mean()+.05)-speed/(speed.mean()+.05), .7)
+    offsets = np.arange(-reach, reach+1)
+    score = slowness[np.clip(counts[:,None]+offsets, 0, len(speed)-1)]-.25*stiffness*offsets**2
+    bend = -stiffness*(offsets[:,None]-offsets)**2 # From before to now
+    best,came = score[0],[]
+    for now in score[1:]:
+        way = best[:,None]+bend
+        came.append(way.argmax(0))
+        best = way.max(0)+now
+    path = [int(best.argmax())]
+    for back in reversed(came): path.append(int(back[path[-1]]))
+    return offsets[np.array(path[::-1])]
+
+# %% ../../nbs/420_models.motion_flow.ipynb #93303d23
+def snap_stops(
+    features:Float[np.ndarray, "T F"], # On the grid
+    times:Float[np.ndarray, "T"], # When each frame is, s
+    position:Float[np.ndarray, "T"], # On the beat axis
+)->Float[np.ndarray, "T"]: # When each frame is to be, s
+    "Times under which stops fall on beats"
+    counts = np.flatnonzero(np.abs(position-np.round(position))<1e-6)
+    if len(counts)<3: return times
+    stops = counts+stop_offsets(forward_kinematics(*decode(features))[0], times, counts)
+    stops = np.maximum.accumulate(np.clip(stops, 0, len(times)-1))
+    inside = (np.minimum(stops, counts)>4)&(np.maximum(stops, counts)<len(times)-5)&(np.diff(stops, prepend=-9)>6)
+    knots,values = [0, *stops[inside], len(times)-1],[times[0], *times[counts[inside]], times[-1]]
+    return PchipInterpolator(knots, values)(np.arange(len(times)))
+
 # %% ../../nbs/420_models.motion_flow.ipynb #4be78f9f
 def standard_energy(
     model:MotionFlow,
     loudness:Float[np.ndarray, "T"]|None, # Of the song on the grid, any unit; nothing: even
-    energy:float=1., # Joint speed over that of the training set
+    energy:float=1., # Joint speed over the usual one
     swing:float=.7, # How much a loud part differs from a soft one, standard deviations
+    lively:float=1.7, # Joint speed of dances over that of the whole training set, gestures and walks included
 )->Float[np.ndarray, "T"]|float:
     "The energy condition of a song"
     if not .25<=energy<=4: raise InputError(f"energy must be between 0.25 and 4 times the usual, got {energy:g}")
-    asked = math.log(energy)/float(model.energy[1])
+    asked = math.log(lively*energy)/float(model.energy[1])
     if loudness is None or not len(loudness) or np.std(loudness)<1e-6: return asked
     return asked+swing*np.clip((loudness-loudness.mean())/loudness.std(), -2, 1.5)
 
@@ -830,11 +869,12 @@ def dance_to_beats(
     seconds:float, # Length of the song
     loudness:Float[np.ndarray, "M"]|None=None, # Of the song at 60 fps; nothing: even
     styles:Sequence[str|None]=(None,), # Window after window of eight beats, then again from the first
-    energy:float=1., # Joint speed over that of the training set
+    energy:float=1., # Joint speed over the usual one
     seed:int=0, # Variety
     seed_motion:Motion|None=None, # To be continued
     steps:int=12, # Euler steps
-    guidance:float=1.5, # 1 = none
+    guidance:float=2.5, # 1 = none
+    smoothing:float=2.2, # Standard deviation, frames at 60 fps; 0 for none
 )->Motion: # 60 fps, round(60·seconds) frames, floor at y = 0, feet fixed
     "Dance to beats"
     c = model.config
@@ -845,7 +885,9 @@ def dance_to_beats(
     context,trans,heading = (None, None, 0.) if seed_motion is None else seed_context(seed_motion, times)
     parts = list(blocks(model, told, list(styles)*(1+len(told)//(c.frames//2)//len(styles)), seed, context, steps=steps, guidance=guidance))
     features = np.concatenate(parts if context is None else [context, *parts])
-    return limit_rotations(remove_foot_skating(to_motion(features, times, seconds, trans, heading), smoothing=0))
+    if seed_motion is None: times = snap_stops(features, times, position)
+    motion = remove_foot_skating(to_motion(features, times, seconds, trans, heading), smoothing=smoothing)
+    return limit_rotations(remove_foot_skating(motion, smoothing=0)) # Once more: the first pass moved the contacts
 
 # %% ../../nbs/420_models.motion_flow.ipynb #41259bfc
 def save_pretrained(self:MotionFlow,
@@ -861,15 +903,23 @@ def save_pretrained(self:MotionFlow,
 
 MotionFlow.save_pretrained = save_pretrained
 
+# %% ../../nbs/420_models.motion_flow.ipynb #8fc50c1e
+def metadata_of(
+    weights:Path, # A weights file
+)->dict[str, str]: # Nothing, unless it is a `.safetensors` file
+    "What a weights file says of itself"
+    if weights.suffix!=".safetensors": return {}
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(weights, "pt") as file: return file.metadata() or {}
+    except (SafetensorError, OSError) as error: raise InputError(f"{weights}: damaged, cut off, or not a checkpoint; fetch it again ({error})") from None
+
 # %% ../../nbs/420_models.motion_flow.ipynb #8b7353ad
 def config_of(
     weights:Path, # A `.safetensors` file
 )->MotionFlowConfig:
     "The configuration inside a weights file; one that belongs to another model is refused"
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(weights, "pt") as file: metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error: raise InputError(f"{weights}: damaged, cut off, or not a checkpoint; fetch it again ({error})") from None
+    metadata = metadata_of(weights)
     if metadata.get("model")!="MotionFlow": raise InputError(f"{weights}: these are not the weights of a MotionFlow; FACT models are for `--model` with a folder of FACT")
     try: values = json.loads(metadata.get("config", ""))
     except ValueError: raise InputError(f"{weights}: no configuration in it; save models with model.save_pretrained") from None
