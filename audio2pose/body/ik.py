@@ -356,7 +356,7 @@ class Fit:
     unobserved:Bool[np.ndarray, "T"] # Frames without hips or shoulders; their pose lies between those around the gap
 
     def __repr__(self):
-        return f"Fit({self.motion}, {100*np.nanmedian(self.error):.1f} cm off, {self.interpolated.mean():.1%} of the points guessed, {self.missing.mean():.1%} missing, {int(self.unobserved.sum())} frames invented)"
+        return f"Fit({self.motion}, {100*np.nanmedian(self.error):.1f} cm off, {self.interpolated.mean():.1%} of the points interpolated, {self.missing.mean():.1%} missing, {int(self.unobserved.sum())} frames unobserved)"
 
 # %% ../../nbs/120_body.ik.ipynb #a5939a7e
 def check_long_gaps(
