@@ -53,7 +53,7 @@ def test_every_variable_is_listed(saved):
 def test_output(saved, numbers):
     model = FACT.from_pretrained(saved/"ckpt-2", CONFIG)
     motion,audio = tensors(numbers, "motion", "audio")
-    np.testing.assert_allclose(model.tokens(motion, audio), numbers["output"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(model.output_tokens(motion, audio), numbers["output"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(model(motion, audio), numbers["output"][:, :20], rtol=0, atol=1e-4)
 
 
