@@ -55,7 +55,7 @@ def for_inference(
     model:FACT, # Not changed
     precision:str="fp32", # Or "bf16"
 )->FACT: # Shares its weights
-    "The same model, made ready for many forward passes"
+    "An inference copy of a model: shared weights, oneDNN where available"
     if precision not in ("fp32", "bf16"): raise InputError(f'precision must be "fp32" or "bf16", got {precision!r}')
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     inference_model = deepcopy(model, shared).eval()
@@ -145,7 +145,7 @@ def speed_gain(
     max_gain:float, # Limit
     max_ratio:float=4/3, # A dance this much faster than its seed motion is slowed down
 )->Float[Tensor, "B 1 1"]: # Factor on the distance from the last frame, at most `max_gain`
-    "How much a prediction must be enlarged, or drawn in, for the dance to stay as lively as it began"
+    "Gain on predicted offsets that keeps the speed of the seed motion"
     pace,now = (frames[..., -216:].diff(dim=1).square().mean((1, 2)).sqrt().clamp(min=1e-6) for frames in (seed_motion, context))
     return ((pace/now).sqrt().clamp(1, max_gain)*(max_ratio*pace/now).clamp(max=1))[:, None, None]
 
@@ -282,7 +282,7 @@ def check_features(
     features:Float[np.ndarray, "T A"], # From `audio.features`
     config:FACTConfig,
 )->Float[np.ndarray, "T A"]: # float32
-    "The features of a song, or a complaint about them"
+    "The features of a song, checked"
     features = np.asarray(features, np.float32)
     if features.ndim!=2 or features.shape[1]!=config.audio_dim or not len(features):
         raise InputError(f"generate: features must be (T, {config.audio_dim}) as audio.features gives them, got {features.shape}")
@@ -429,7 +429,7 @@ def generate_dance(
     commit:int=10, # Frames kept of each prediction, at most what the model predicts
     max_gain:float=1.5, # Most that a prediction is enlarged, see `match_speed`; 1 trusts the model
 )->Motion: # As long as the features, floor at y = 0
-    "A choreography, and a settling"
+    "Generate by phrase, then plant the feet"
     future_slice = model.config.future_slice
     return remove_foot_skating(generate_by_phrase(model, check_features(features, model.config), seed, genre, min(commit, future_slice.stop-future_slice.start), max_gain))
 

@@ -198,7 +198,7 @@ Batches.augment = augment
 def update_rollouts(self:Batches,
     future:Float[np.ndarray, "B N 225"], # What was predicted for the last batch
 ):
-    "Move the streams on by the model's own frames"
+    "Append predicted frames to the seeds of the rollouts"
     usable = np.isfinite(future).all((1, 2))
     if self.config.project: future = orthonormalise(torch.from_numpy(future)).numpy()
     self.rollout_seeds = np.concatenate([self.rollout_seeds[:, self.future:], future], axis=1)
@@ -228,7 +228,7 @@ Batches.load_state_dict = load_batches_state_dict
 
 # %% ../nbs/600_train.ipynb #207d59e5
 class Prefetcher:
-    "Batches made in advance by a thread"
+    "Batches prepared by a background thread"
     def __init__(self,
         batches:Batches, # Without streams
         pin_memory:bool=False, # For a GPU
@@ -275,7 +275,7 @@ def velocity_loss(
 
 # %% ../nbs/600_train.ipynb #d1caf68a
 class TrainingObjective(nn.Module):
-    "A model with the question it is asked"
+    "A model with its training loss"
     def __init__(self,
         model:FACT,
         config:TrainConfig,
@@ -303,7 +303,7 @@ class TrainingObjective(nn.Module):
         return loss, future
 
     def shifted_loss(self, context, audio, target, truth):
-        "The shift-by-1 lesson of a causal model"
+        "Next-frame loss of a causal model: every token predicts the frame after it"
         predicted = self.model.decode(context, self.model.encode_audio(audio), slice(0, SEED_FRAMES)).float()
         return (((predicted-torch.cat([truth[:, 1:], target[:, :1]], 1))/self.std)**2).mean(), predicted[:, -1:]
 
@@ -323,7 +323,7 @@ def make_ema(
     model:nn.Module,
     decay:float, # Of the running average, in the long run
 )->AveragedModel:
-    "A copy of `model` that follows it slowly"
+    "Exponential moving average of the weights of `model`"
     @torch.no_grad()
     def follow(means, weights, count):
         count = int(count)
@@ -332,7 +332,7 @@ def make_ema(
 
 # %% ../nbs/600_train.ipynb #a6aec614
 class NoEMA:
-    "Stands where the average stands, without one"
+    "The interface of `make_ema` without an average"
     def __init__(self, model:nn.Module): self.module = model
     def update_parameters(self, model:nn.Module): pass
     def state_dict(self)->dict: return {}
@@ -347,7 +347,7 @@ def rollout(
     frames:int=600, # To generate
     commit:int=10, # Frames kept of each prediction
 )->Float[Tensor, "B T 225"]: # The generated frames
-    "Dance on without the truth"
+    "Autoregressive generation from seeds"
     commit = min(commit, model.config.future_slice.stop-model.config.future_slice.start)
     for i in range(0, frames, commit):
         audio_window = audio[:, i:i+AUDIO_FRAMES]
@@ -360,7 +360,7 @@ def rollout_metrics(
     frames:Float[Tensor, "B T 225"], # Generated
     second:int=FPS, # Frames in a second
 )->dict[str, float]:
-    "Does it freeze, does it run away?"
+    "Speed, speed at the end over the beginning, and drift of generated motion"
     positions = joint_positions(orthonormalise(frames.float().nan_to_num(1e6, 1e6, -1e6)))
     speed = (positions.diff(dim=1).norm(dim=-1)*second).mean(-1) # (B, T-1), m/s
     root = positions[:, :, 0]
@@ -390,7 +390,7 @@ def dance_metrics(
 
 # %% ../nbs/600_train.ipynb #be3e0639
 class Validator:
-    "A fixed examination on held-out sequences"
+    "Validation on held-out sequences: loss, and metrics of generated motion"
     def __init__(self,
         store:Store,
         objective:TrainingObjective,
@@ -409,7 +409,7 @@ class Validator:
 
     @torch.no_grad()
     def validate(self, model)->tuple[dict[str, float], Motion|None]:
-        "Marks, and a dance of the model's own if the sequences are long enough"
+        "Metrics, and a generated motion if the sequences are long enough"
         motion,audio,target = self.batch
         future = model(motion, audio)
         metrics = dict(valid_loss=(((future-target[:, :future.shape[1]])/self.objective.std)**2).mean().item())
@@ -460,7 +460,7 @@ def rng_states()->dict: # For a checkpoint
 def restore_rng_states(
     states:dict, # From `rng_states`
 ):
-    "Put all generators back"
+    "Restore all random generators"
     torch.set_rng_state(states["torch"])
     version,inner,gauss = json.loads(states["python"])
     random.setstate((version, tuple(inner), gauss))
@@ -580,7 +580,7 @@ def build_run(
     rank:int=0,
     world_size:int=1,
 )->tuple[TrainingRun, TrainingObjective]:
-    "Model, lesson, batches and optimiser at step 0"
+    "Model, objective, batches and optimiser at step 0"
     seed_everything(config.seed)
     model,stats = FACT(model_config),statistics(store)
     use_onednn(model, config)
@@ -594,7 +594,7 @@ def build_run(
 # %% ../nbs/600_train.ipynb #d9870a9f
 def backward(
     run:TrainingRun,
-    loss_module:nn.Module, # The lesson, or its data-parallel wrapper
+    loss_module:nn.Module, # `TrainingObjective`, or its data-parallel wrapper
     batch:list[Tensor], # As of `Batches.next`
 )->tuple[Tensor, Tensor]: # Loss, predictions
     "Loss and gradients of a batch, part by part"
@@ -613,10 +613,10 @@ def backward(
 # %% ../nbs/600_train.ipynb #397d9a70
 def train_step(
     run:TrainingRun,
-    loss_module:nn.Module, # The lesson, or its data-parallel wrapper
+    loss_module:nn.Module, # `TrainingObjective`, or its data-parallel wrapper
     device:torch.device,
 )->Tensor: # The loss
-    "Predict, compare, move the weights"
+    "One optimiser step"
     for group in run.optimiser.param_groups: group["lr"] = learning_rate(run.step, run.config)
     started = time.perf_counter()
     parts = run.batches.next()
@@ -649,7 +649,7 @@ def pose_figure(
     motion:Motion,
     count:int=10, # Poses, spread over the motion
 ): # matplotlib figure
-    "A dance in one row"
+    "Poses of a motion side by side"
     figure,ax = require("matplotlib.pyplot", "train").subplots(figsize=(1.1*count, 1.7), dpi=70)
     positions = motion.positions()[np.linspace(0, len(motion)-1, count).astype(int)]
     middle = positions[:1, 0]

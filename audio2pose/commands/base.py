@@ -101,7 +101,7 @@ def print_error(
     text:str,
     code:int=2,
 )->int: # `code`
-    "One sentence on stderr"
+    "Print one sentence on stderr"
     typer.echo(f"error: {escape_line(text)}", err=True)
     return code
 
@@ -111,7 +111,7 @@ UsageError = typer.BadParameter.__base__ # Click's, wherever this typer keeps it
 def usage_error(
     error:Exception, # Of the command line parser
 )->int: # Exit code
-    "Answer a wrong command line"
+    "Print a usage error"
     text = error.format_message()
     if "\n" not in text: return print_error(f"{text.rstrip('.')}. Try: audio2pose --help")
     typer.echo(text)
@@ -139,7 +139,7 @@ def invoke(
     app:typer.Typer,
     line:str, # Words without spaces in them
 )->tuple[int, str]: # Exit code, everything said
-    "Type a line, in a lesson or a test"
+    "Run a command line and capture its output"
     with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr: code = run_cli(app, line.split())
     return code, (stdout.getvalue()+stderr.getvalue()).strip()
 
@@ -147,7 +147,7 @@ def invoke(
 def reraise_signal(
     unraisable, # What `sys.unraisablehook` is given
 ):
-    "Repeat a stop that got lost in a callback; report everything else as ever"
+    "Raise a signal again that was lost in a callback"
     kind = unraisable.exc_type
     if not issubclass(kind, (KeyboardInterrupt, SystemExit)): return sys.__unraisablehook__(unraisable)
     number = signal.SIGTERM if issubclass(kind, SystemExit) else signal.SIGINT

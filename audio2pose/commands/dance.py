@@ -21,7 +21,7 @@ def song_features(
     song:Path, # Its name may say the tempo
     audio_data:tuple, # Samples and rate, as `audio.load` gives them
 ): # Features (T, 35)
-    "What the model hears of a song"
+    "Features of a song"
     from audio2pose import audio
     return audio.features(*audio_data, audio.song_bpm(song), frames=audio.motion_frame_count(*audio_data))
 
@@ -137,7 +137,7 @@ def make_dance(
     commit:int|None, # Of FACT: frames kept of each prediction; None: up to 10
     film:bool,
 )->list[str]: # Lines of the summary
-    "Listen, dance and write"
+    "Generate a dance and write all files"
     from audio2pose.audio import load
     title = "Demo track" if song is None else song.stem
     song = song or demo_song(scratch)

@@ -35,7 +35,7 @@ def default_range(
     low:float,
     high:float,
 )->tuple[float, float]:
-    "What makers of manifests sort by; films are taken as they are"
+    "Limits for manifests; none for videos"
     return (low, high) if source.suffix.lower() in (".tsv", ".csv", ".txt", ".json") else (0., float("inf"))
 
 # %% ../../nbs/830_commands.landmarks.ipynb #5d86f389
@@ -126,7 +126,7 @@ def landmarks(
     people:Annotated[str, typer.Option(help="Who may be there besides: any (second person refuses a clip), fraction (up to 5 % of its frames), largest (is followed).")]="fraction",
     seconds:Annotated[str|None, typer.Option(help="Shortest and longest clip, as 0.2-60.")]=None,
     fps:Annotated[str|None, typer.Option(help="Lowest and highest rate of a video, as 24-60.")]=None,
-    boxes:Annotated[bool, typer.Option("--boxes", help="Believe the boxes of WLASL instead of detecting.")]=False,
+    boxes:Annotated[bool, typer.Option("--boxes", help="Use the boxes of WLASL instead of detecting.")]=False,
     points:Annotated[str, typer.Option(help="wholebody (133), seed (85), body (17), body_feet (23) or hands (42).")]="wholebody",
     fractions:Annotated[bool, typer.Option("--fractions", help="Coordinates as fractions of the picture's sides.")]=False,
     no_score:Annotated[bool, typer.Option("--no-score", help="Three numbers per point instead of four.")]=False,

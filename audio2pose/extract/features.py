@@ -38,7 +38,7 @@ from ..skeleton import coco_to_h36m_weights
 # %% ../../nbs/510_extract.features.ipynb #c1916999
 @dataclass(frozen=True)
 class CleaningConfig:
-    "What is believed about keypoints"
+    "How keypoints are cleaned"
     min_confidence:float = .05 # Points of less confidence were not seen
     max_gap:float = .25 # Longest gap that is bridged, s
     box_confidence:float = .2 # Points of less confidence do not say how large the person is
@@ -261,7 +261,7 @@ def smooth_rows(
 # %% ../../nbs/510_extract.features.ipynb #927efdb7
 @dataclass(frozen=True)
 class SamplingConfig:
-    "When features are wanted"
+    "Times of the feature rows"
     rate:float|None = 21.5 # Rows per second; None: one for each frame
     count:int|None = None # Or a fixed number of rows from the first frame to the last
     smooth:bool = False # Average over the time between rows

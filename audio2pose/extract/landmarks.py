@@ -43,7 +43,7 @@ from ..video import Prefetcher, Cut, Video, frames, legacy_sampling_times, sampl
 # %% ../../nbs/500_extract.landmarks.ipynb #4ce52593
 @dataclass(frozen=True)
 class LandmarkConfig:
-    "What is wanted, and what counts"
+    "Networks, sampling, thresholds and output of the extraction"
     detector:str = "m" # RTMDet: "m" or "nano"
     pose:str = "l" # RTMW3D: "l" or "x"
     precision:str = "fp32" # or "bf16", "fp16"
@@ -70,7 +70,7 @@ class LandmarkConfig:
 
 # %% ../../nbs/500_extract.landmarks.ipynb #cfd2c529
 def check_config(self:LandmarkConfig):
-    "Refuse what cannot be meant"
+    "Raise an error for values that make no sense"
     choices = dict(precision=("fp32", "bf16", "fp16"), sampler=("nearest", "counting"), people=("any", "fraction", "largest"), detector=tuple(detector_sizes), pose=tuple(pose_sizes), backend=("native", "mmpose"))
     for name,allowed in choices.items():
         if getattr(self, name) not in allowed: raise InputError(f"LandmarkConfig: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
@@ -85,7 +85,7 @@ def check_config(self:LandmarkConfig):
 # %% ../../nbs/500_extract.landmarks.ipynb #6bc3a782
 @dataclass(frozen=True)
 class ComputeConfig:
-    "Where and in what portions"
+    "Device and batch sizes"
     device:str = "cpu" # "cuda", "cuda:1"; never chosen in silence
     chunk_frames:int = 16 # Of a chunk at most
     chunk_bytes:int = 256*2**20 # Of pictures in a chunk at most; four chunks may be in memory
@@ -227,10 +227,10 @@ class Clip:
 @dataclass(eq=False)
 class Track:
     "A person of a clip, over time"
-    box:np.ndarray # Where she was last
+    box:np.ndarray # Last box
     time:float # When that was, s
-    area:float = 0. # Of all her boxes, px²
-    observations:dict = field(default_factory=dict) # Number of a frame with her in it → points (133, 4), box (4,)
+    area:float = 0. # Of all its boxes, px²
+    observations:dict = field(default_factory=dict) # Number of a frame → points (133, 4), box (4,)
 
 # %% ../../nbs/500_extract.landmarks.ipynb #8ec3b1b9
 @dataclass(eq=False)
@@ -412,7 +412,7 @@ def detect_batch(
     clip_frames:list[ClipFrame],
     low_threshold:float,
 )->list[tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, "N"]]]: # Boxes, px, and scores; best first
-    "What the detector finds in one batch"
+    "Detect people in one batch"
     if networks.backend=="mmpose": return detect_with_mmdet(networks, clip_frames, low_threshold)
     dtype,side = next(networks.detector.parameters()).dtype,networks.detector.side
     squares = torch.empty(len(clip_frames), side, side, 3, dtype=torch.uint8, device=networks.device)
@@ -493,7 +493,7 @@ def assign_tracks(
     clip_frame:ClipFrame,
     boxes:Float[np.ndarray, "N 4"], # People in it
 )->Iterator[tuple[int, ClipFrame, Float[np.ndarray, "4"], Track]]:
-    "Who is in a frame"
+    "Assign boxes to tracks"
     clip.crowded_frames += len(boxes)>1
     recent = [track for track in clip.tracks if clip_frame.time-track.time<=2]
     same = {j: recent[i] for i,j in match_boxes(np.array([track.box for track in recent]).reshape(-1, 4), boxes, .1)}
@@ -601,7 +601,7 @@ def resolve_tracks(
 # %% ../../nbs/500_extract.landmarks.ipynb #ebd063c2
 @dataclass(eq=False)
 class Crop:
-    "A person of a frame, and who wants her"
+    "A person to be cut out of a frame"
     clip_frame:ClipFrame
     box:np.ndarray
     wanted:list[tuple[Track, int]] # As which frame of which track
@@ -686,7 +686,7 @@ def clip_outcome(
     clip:Clip,
     settings:LandmarkConfig,
 )->tuple[str, str]|None: # Outcome and reason; None: it can be written
-    "What becomes of a clip that has all its frames"
+    "Why a complete clip is not written"
     count = len(clip.times)
     if clip.outcome: return clip.outcome
     if (count+.5)/clip.fps<min(settings.min_seconds, 1): return "bad_video" if "cut_off" in clip.notes else "too_short", f"only {count} frames of it could be decoded"
@@ -698,7 +698,7 @@ def clip_outcome(
 def main_person(
     clip:Clip,
 )->dict[int, tuple[np.ndarray, np.ndarray]]: # Number of a frame → points (133, 4), box (4,)
-    "Where one person was, and what was seen of her"
+    "Boxes and points of one person"
     if clip.crowded_frames: return max(clip.tracks, key=lambda track: track.area).observations
     return {number: one for track in clip.tracks for number,one in track.observations.items()}
 
@@ -783,7 +783,7 @@ def detect_pending(self:Extraction,
     networks:Networks,
     clip_frames:list[ClipFrame],
 ):
-    "Look at shots that have not been looked at"
+    "Detect in frames that have no detections yet"
     fresh = list(dict.fromkeys(clip_frame for clip_frame in clip_frames if clip_frame.detections is None))
     detect(networks, fresh, self.settings.low_threshold, self.compute.detector_batch)
 
@@ -794,7 +794,7 @@ def resolve_people(self:Extraction,
     networks:Networks,
     clips:list[Clip],
 )->Iterator[tuple[int, ClipFrame, np.ndarray, Track]]: # Number of the frame, shot, box, person
-    "Look, look again where it is doubtful, and decide who is where"
+    "Detect, detect again between frames that disagree, and assign tracks"
     settings,boxed = self.settings,[clip for clip in clips if self.settings.use_manifest_boxes and clip.segment.box]
     for clip in boxed:
         for number,clip_frame in clip.pending: yield from assign_tracks(clip, number, clip_frame, np.array([clip.segment.box], np.float32))

@@ -71,7 +71,7 @@ FACTConfig.block_counts = property(block_counts)
 
 # %% ../../nbs/410_models.fact.ipynb #e843efaa
 def future_slice(self:FACTConfig)->slice: # Of the output tokens
-    "Where the frames after the seed motion are found among the output tokens"
+    "Output tokens that hold the frames after the seed motion"
     if self.causal: return slice(self.motion_length-1, self.motion_length)
     return slice(0, self.future)
 

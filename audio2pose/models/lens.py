@@ -24,7 +24,7 @@ from ..motion import Motion
 def recording_attention(
     records:list, # Receives (B, H, R, T), one for each call
 ): # In place of `scaled_dot_product_attention`
-    "Attention that writes down its weights"
+    "Attention that records its weights"
     def attention_op(q, k, v, attn_mask, scale):
         logits = q*scale@k.mT
         if attn_mask is not None: logits = logits.masked_fill(~attn_mask, -torch.inf)
@@ -38,7 +38,7 @@ def recording_attention(
 def record_attention(
     model:FACT, # As before when the block ends
 )->Iterator[dict[str, list]]: # Stack -> weights of each layer, in order
-    "Note the attention of every layer while the block runs"
+    "Record the attention of every layer while the block runs"
     stacks = dict(motion=model.motion_blocks, audio=model.audio_blocks, cross=model.cross_blocks)
     records = {name: [] for name in stacks}
     try:
@@ -72,7 +72,7 @@ def attention_maps(
     features:Float[np.ndarray, "T A"], # Of its song
     frame:int, # The one to be predicted
 )->dict[str, list]: # Stack -> (H, R, T) of each layer
-    "Who looks at whom while a frame is predicted"
+    "Attention weights of every layer while a frame is predicted"
     model.eval()
     with torch.no_grad(), record_attention(model) as records: model(*input_window(model, motion, features, frame))
     return {name: [weights[0].numpy() for weights in layers] for name,layers in records.items()}
@@ -85,7 +85,7 @@ def audio_attention(
     hop:int=6, # Frames from one look to the next
     layer:int=-1, # Of the cross-modal transformer
 )->tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N L"]]: # Moments (s), weight on each frame of the music window
-    "Where in the music a model looks while it dances a motion"
+    "Attention of the motion tokens to the audio window, over a motion"
     c = model.config
     if c.fusion=="none": raise InputError("audio_attention: this model has no audio conditioning (fusion=\"none\")")
     frames = np.arange(c.motion_length, min(len(motion), len(features)), hop)

@@ -159,7 +159,7 @@ class CSPNeXtPAFPN(nn.Module):
 strides = (8, 16, 32) # Px between the cells of the three maps
 
 class RTMDetHead(nn.Module):
-    "Per cell: the logit of a person, and distances to the sides of her box"
+    "Per cell: the logit of a person, and distances to the sides of the box"
     def __init__(self, width:int, unit:type[nn.Module], shared:bool):
         super().__init__()
         self.exponential = shared
