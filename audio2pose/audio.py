@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float, Int
 
-from .core import FPS, HOP, SR, InputError
+from .core import FPS, HOP, SR, InputError, check_regular_file
 
 # %% ../nbs/040_audio.ipynb #82cd1f18
 MIN_SECONDS = 1. # Shortest song, s
@@ -281,6 +281,7 @@ def load(
     "The sound of a file, channels averaged; the loudest channel where they cancel each other out"
     path,downmix = Path(path),Downmix()
     if path.is_dir(): raise InputError(f"{path}: this is a folder; give one song.")
+    if path.exists(): check_regular_file(path)
     try:
         with np.errstate(all="ignore"): # What is not finite is named below
             y,rate = decode(path, max_seconds, downmix)

@@ -271,6 +271,44 @@ def test_stopped_dance_leaves_nothing(here, tiny, sign, code, later):
     assert [path.name for path in Path().iterdir()]==["song.wav"]
 
 
+def test_killed_dance_leaves_nothing_for_ever(here, tiny):
+    "The next one into its folder clears its scratch away, and nothing of the user's"
+    soundfile.write("song.wav", clicks(300), SR)
+    process = start("dance", "song.wav", "--model", tiny, "--commit", 1, "--out", "out")
+    wait_for(lambda: list(Path().rglob(".part-*")), process)
+    soundfile.write("short.wav", clicks(3), SR)
+    second = start("dance", "short.wav", "--model", tiny, "--no-film", "--out", "out")
+    said = second.communicate(timeout=60)
+    assert second.returncode==2 and f"process {process.pid} on" in said[1] and "is at work there" in said[1] and said[1].count("\n")==1, said
+    process.kill()
+    process.communicate()
+    (Path("out")/".part-mine").mkdir()
+    (Path("out")/".part-mine"/"notes.txt").write_text("mine")
+    (Path("out")/"dance.mp4").write_text("of an earlier dance")
+    second = start("dance", "short.wav", "--model", tiny, "--no-film", "--out", "out")
+    said = second.communicate(timeout=120)
+    assert second.returncode==0, said
+    assert {path.name for path in Path("out").iterdir() if not path.name.startswith(".lock")}==DANCE|{".part-mine"}
+
+
+@pytest.mark.skipif(os.name!="posix", reason="pipes of Unix")
+def test_a_pipe_is_no_song(here, capfd, tiny):
+    os.mkfifo("pipe.wav")
+    refused(capfd, "dance", "pipe.wav", "--model", tiny, says="a pipe or a device, not a file")
+
+
+def test_a_folder_is_not_replaced_by_a_file(here, capfd, tiny, song):
+    for name in ("out/dance.html", "out/motion.npz"): (Path(name)/"deep").mkdir(parents=True)
+    refused(capfd, "dance", song, "--model", tiny, "--out", "out", says="a folder has this name")
+
+
+def test_two_trainings_of_one_folder(here, capfd):
+    from audio2pose.core import lock_folder
+    with lock_folder("run"):
+        code,out,err = run(capfd, "train", "nowhere", "--out", "run")
+    assert code==2 and "is at work there" in err and err.count("\n")==1
+
+
 @pytest.mark.slow
 def test_stopped_synth_leaves_no_half_file(here):
     process = start("data", "synth", "tree", "--sequences", 300, "--seconds", 8, "--workers", 2, start_new_session=True)

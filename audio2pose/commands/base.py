@@ -10,19 +10,17 @@ __all__ = ['UsageError', 'slug', 'escape_line', 'missing_parents', 'atomic_folde
 import io
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import typer
 
-from ..core import InputError
+from ..core import InputError, check_replaceable, lock_folder, put_in_place, scratch_folder
 
 # %% ../../nbs/800_commands.base.ipynb #ed9848d6
 def slug(
@@ -50,26 +48,26 @@ def missing_parents(
 @contextmanager
 def atomic_folder(
     out:str|os.PathLike, # Final folder; created unless it exists
+    replaced:tuple[str, ...]=(), # Files of an earlier result in it, which go before the first new one comes
 )->Iterator[Path]:
-    "Yield a scratch folder; its files move to `out` when the block succeeds and vanish when it does not"
+    "Hold `out` and yield a scratch folder in it; its files move to `out` when the block succeeds and vanish when it does not"
     out = Path(out).absolute()
-    new,parents = not out.exists(),missing_parents(out)
+    made = [] if out.exists() else [out, *missing_parents(out)]
+    if out.exists() and not out.is_dir(): raise InputError(f"{out}: this is a file; choose a folder for the results with --out")
+    for name in replaced: check_replaceable(out/name)
     try:
-        if not new and not out.is_dir(): raise InputError(f"{out}: this is a file; choose a folder for the results with --out")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent if new else out))
-    except OSError as error: raise InputError(f"{out}: cannot write there ({error.strerror}); choose another folder with --out") from None
-    try:
-        yield scratch
-        if new: scratch.chmod(0o755)
-        if new: os.replace(scratch, out)
-        else:
-            for file in scratch.iterdir(): os.replace(file, out/file.name)
-        parents = []
+        with lock_folder(out), scratch_folder(out) as scratch:
+            (scratch/"content").mkdir()
+            try:
+                yield scratch/"content"
+                for name in replaced: (out/name).unlink(missing_ok=True) # A kill from here on leaves less of the new result, never a mixture
+                for file in (scratch/"content").iterdir(): put_in_place(file, out/file.name)
+                made = []
+            finally:
+                with suppress(OSError): (out/".lock").unlink() # Windows removes it later
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        for parent in parents:
-            if parent.is_dir() and not any(parent.iterdir()): parent.rmdir()
+        for folder in made:
+            with suppress(OSError): folder.rmdir() # Only if it is empty
 
 # %% ../../nbs/800_commands.base.ipynb #62c2d93a
 @contextmanager
@@ -160,3 +158,4 @@ def handle_signals():
     "Make Ctrl-C and `kill` end a command in order: scratch files are removed, nothing is lost in callbacks"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # An exception, so that scratch files are removed
     sys.unraisablehook = reraise_signal
+    os.environ["PYTHONSAFEPATH"] = "1" # Python processes that this one starts do not import from the working folder

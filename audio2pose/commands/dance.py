@@ -169,8 +169,7 @@ def dance(
 ):
     "Dance to SONG. Writes a page to play in the browser, a film, BVH, glTF and the raw motion."
     out = out or Path("outputs")/f"{slug(song.stem) if song else 'demo'}-seed{seed}"
-    with atomic_folder(out) as scratch: lines = make_dance(song, scratch, model, seed, style, energy, seed_motion, commit, film)
-    if not film: (out/"dance.mp4").unlink(missing_ok=True)
+    with atomic_folder(out, dance_files) as scratch: lines = make_dance(song, scratch, model, seed, style, energy, seed_motion, commit, film)
     for line in lines: typer.echo(line)
     for name in dance_files:
         if (out/name).is_file(): typer.echo(f"  {name:<12}{(out/name).stat().st_size/1e6:>7.1f} MB")

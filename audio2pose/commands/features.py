@@ -69,11 +69,11 @@ def print_summary(
     "What became of the folder; fail if nothing did"
     made,total = report.outcomes["made"],report.total
     speed = f" ({work.frames/report.seconds:.0f} frames/s, {work.extractor_seconds/report.seconds:.0%} of the time in the extractor)" if work.frames else ""
-    bad = total["refused"]+total["error"]
-    typer.echo(f"{made} clips made{speed}, {report.kept['made']} were made before, {bad} refused")
-    if bad: typer.echo(f"why: {escape_line(str(out/'ledger.jsonl'))}")
+    typer.echo(f"{made} clips made{speed}, {report.kept['made']} were made before, {total['refused']} refused")
+    if total["refused"] or total["error"]: typer.echo(f"why: {escape_line(str(out/'ledger.jsonl'))}")
     typer.echo(escape_line(str(out.absolute())))
     if not total["made"]: raise InputError(f"{out}: nothing could be made; the reasons are in ledger.jsonl")
+    if total["error"]: raise InputError(f"{out}: {total['error']} of {total.total()} clips are missing, the reasons are in ledger.jsonl; run it again, with --retry error if they stay")
 
 # %% ../../nbs/825_commands.features.ipynb #7a318147
 Source = Annotated[Path, typer.Argument(help="Folder of keypoint files (.pkl of AIST++, .npy, .npz, .json), or one file.")]
@@ -96,6 +96,7 @@ def features(
     device:Annotated[str, typer.Option(help="auto, cpu or cuda.")]="auto",
     precision:Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU.")]="auto",
     workers:Annotated[int, typer.Option(min=1, help="Processes.")]=1,
+    retry:Annotated[list[str]|None, typer.Option(help="Outcomes to try again, such as error or refused; may be given twice.")]=None,
 ):
     "Features of keypoints. One file per clip and a JSON beside it; a second call does only what is left."
     from audio2pose.data.keypoints import keypoint_files
@@ -109,4 +110,4 @@ def features(
         model = load_model(checkpoint, device, precision)
         extractor = MotionBERT(model, cleaning, sampling, 7776 if model.pos_embed.is_cuda else 1944)
         if not model.source["sha256"]: typer.echo(f"weights: {model.source['weights']}; the numbers mean nothing")
-    print_summary(*extract(keypoints, out, extractor, reader, file, half, workers), out)
+    print_summary(*extract(keypoints, out, extractor, reader, file, half, workers, retry or ()), out)

@@ -104,6 +104,7 @@ def print_summary(
     if random: typer.echo("weights: random; the numbers mean nothing")
     typer.echo(f"{escape_line(str(out.absolute()))}{'' if total['made']==total.total() else ', reasons in ledger.jsonl'}")
     if not total["made"]: raise InputError(f"{out}: no landmarks could be made; {escape_line(first_failure_reason(out)) or 'the source has no segments'}")
+    if total["error"]: raise InputError(f"{out}: {total['error']} of {total.total()} clips are missing, the first reason is {escape_line(first_failure_reason(out))}; run it again, with --retry error if they stay")
 
 # %% ../../nbs/830_commands.landmarks.ipynb #ed53396a
 Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a tab separated table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]

@@ -14,7 +14,7 @@ import typer
 
 from .base import make_app, escape_line
 from .data import prepared_folder, print_prepare_report
-from ..core import InputError, data_folder
+from ..core import InputError, data_folder, lock_folder
 
 # %% ../../nbs/835_commands.train.ipynb #f2f1fc76
 def ensure_training_split(
@@ -67,6 +67,7 @@ def train(
     presets = training.presets
     if preset not in presets: raise InputError(f"train: no preset {preset!r}; there are {', '.join(presets)}")
     given = {name: value for name,value in dict(steps=steps, batch=batch, accumulate=accumulate, precision=precision, compile=compiled, tensorboard=tensorboard, seed=seed).items() if value is not None}
-    store = open_store(data or data_folder()/"synthetic")
-    training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
+    with lock_folder(out): # Two trainings of one folder would write each other's log
+        store = open_store(data or data_folder()/"synthetic")
+        training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
     typer.echo(escape_line(str((out/"model").absolute())))

@@ -18,7 +18,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -601,13 +601,14 @@ def extract(
     kind:str="pt", # or "npz"
     half:bool=False, # Store 16 bits
     workers:int=1, # Processes; 1: this one
+    retry:Iterable[str]=(), # Outcomes that are tried again
     progress:bool|None=None, # A bar; None: only on a terminal
 )->tuple[Report, Extraction]: # What became of the clips, and the work with its times
     "Features of every clip in a folder; a second call does only what is left"
     if kind not in ("pt", "npz"): raise InputError(f'extract: kind must be "pt" or "npz", got {kind!r}')
     work = Extraction(extractor, Path(out), reader, kind, half)
     settings = dict(extractor.settings, reader=asdict(reader), file=kind, half=half)
-    return run_jobs(keypoint_jobs(folder), work, out, settings, "serial" if workers==1 else "processes", Resources(workers), progress=progress), work
+    return run_jobs(keypoint_jobs(folder), work, out, settings, "serial" if workers==1 else "processes", Resources(workers), retry=retry, progress=progress), work
 
 # %% ../../nbs/510_extract.features.ipynb #b5d1a0c5
 class Extractor_fd:
