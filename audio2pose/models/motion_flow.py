@@ -10,8 +10,8 @@ __all__ = ['JOINTS', 'FEATURES', 'feature_groups', 'feet', 'CONDITIONS', 'condit
            'stop_envelope', 'motion_beats', 'fit_statistics', 'joint_features', 'context_mask', 'given_mask', 'Windows',
            'foot_steps', 'masked_mean', 'body_loss', 'flow_loss', 'training_state', 'resumed', 'learning_rate',
            'mean_gradients', 'fit', 'sample', 'style_index', 'blocks', 'dance_beats', 'to_motion', 'limit_rotations',
-           'stop_offsets', 'snap_stops', 'standard_energy', 'seed_context', 'musical_grid', 'dance_to_beats',
-           'save_pretrained', 'metadata_of', 'config_of', 'from_pretrained']
+           'stop_offsets', 'snap_stops', 'standard_energy', 'seed_context', 'musical_grid', 'one_thread',
+           'dance_to_beats', 'save_pretrained', 'metadata_of', 'config_of', 'from_pretrained']
 
 # %% ../../nbs/420_models.motion_flow.ipynb #f21d5301
 import json
@@ -19,6 +19,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -862,6 +863,15 @@ def musical_grid(
     kept = times>=min(0, -min(lead, 2*period))-period/beat_frames
     return times[kept], (np.arange(len(times))/beat_frames)[kept], lengths[kept]
 
+# %% ../../nbs/420_models.motion_flow.ipynb #1514b7b1
+@contextmanager
+def one_thread():
+    "Let torch compute on one thread, and give it back what it had"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(threads)
+
 # %% ../../nbs/420_models.motion_flow.ipynb #5e6820fe
 def dance_to_beats(
     model:MotionFlow,
@@ -883,7 +893,7 @@ def dance_to_beats(
     asked = np.broadcast_to(standard_energy(model, level, energy), len(times))
     told = condition(position, lengths, asked, audio_dim=c.audio_dim)
     context,trans,heading = (None, None, 0.) if seed_motion is None else seed_context(seed_motion, times)
-    parts = list(blocks(model, told, list(styles)*(1+len(told)//(c.frames//2)//len(styles)), seed, context, steps=steps, guidance=guidance))
+    with one_thread(): parts = list(blocks(model, told, list(styles)*(1+len(told)//(c.frames//2)//len(styles)), seed, context, steps=steps, guidance=guidance))
     features = np.concatenate(parts if context is None else [context, *parts])
     if seed_motion is None: times = snap_stops(features, times, position)
     motion = remove_foot_skating(to_motion(features, times, seconds, trans, heading), smoothing=smoothing)
