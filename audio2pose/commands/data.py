@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'synth', 'parse_views', 'issue_lines', 'print_download_report', 'download', 'prepared_folder',
-           'print_prepare_report', 'prepare', 'verify', 'inspect']
+           'print_prepare_report', 'prepare', 'verify', 'inspect', 'print_fetched', 'print_unpacked', 'cmu', 'g1',
+           'import_clips']
 
 # %% ../../nbs/815_commands.data.ipynb #c0257d09
 import json
@@ -181,3 +182,82 @@ def inspect(
     figure = inspection.plot_file(file)
     with atomic(picture) as scratch: figure.savefig(scratch)
     typer.echo(escape_line(str(picture.absolute())))
+
+# %% ../../nbs/815_commands.data.ipynb #f3720026
+def print_fetched(
+    files:list, # Of `FetchResult`
+    folder:Path,
+    credit:str, # The sentence to print with whatever is made of the data
+):
+    "Say what a download came to, and whom to credit"
+    counts = {state: sum(file.state==state for file in files) for state in ("fetched", "kept", "failed")}
+    typer.echo(f"{counts['fetched']} fetched, {counts['kept']} there already, {counts['failed']} failed")
+    for line in issue_lines({file.file: [file.reason] for file in files if file.state=="failed"}): typer.echo(line, err=True)
+    typer.echo(f"{escape_line(str(folder.absolute()))}\nCredit: {credit}")
+    if counts["failed"]: raise InputError(f"{counts['failed']} files did not come; run again to try them again, or give an archive of them with --from ARCHIVE.zip")
+
+# %% ../../nbs/815_commands.data.ipynb #f697701a
+def print_unpacked(
+    archive:Path, # zip or tar of the files
+    folder:Path,
+    credit:str,
+):
+    "Unpack an archive that is here already"
+    from audio2pose.data.download import unpack_archive
+    count,refused = unpack_archive(archive, folder)
+    for line in issue_lines({name: [why] for name,why in refused.items()}): typer.echo(line, err=True)
+    typer.echo(f"{count} files in {escape_line(str(folder.absolute()))}\nCredit: {credit}")
+    if refused: raise typer.Exit(1)
+
+# %% ../../nbs/815_commands.data.ipynb #b6d4f7e1
+@app.command("cmu")
+def cmu(
+    folder:Annotated[Path|None, typer.Argument(help="Where the files go.", show_default="DATA/cmu")]=None,
+    subjects:Annotated[str|None, typer.Option(help="Numbers with commas.", show_default="all that dance")]=None,
+    archive:Annotated[Path|None, typer.Option("--from", help="Archive of the files, instead of the network.")]=None,
+    address:Annotated[str|None, typer.Option(help="Address below which the subjects lie.")]=None,
+):
+    "Download the dances of the CMU motion capture database: salsa, modern, ballet, Charleston. Resumes where it was stopped."
+    from audio2pose.data import cmu as source
+    folder = folder or data_folder()/"cmu"
+    typer.echo(source.TERMS)
+    if archive: return print_unpacked(archive, folder, source.CREDIT)
+    chosen = tuple(subjects.replace(" ", "").split(",")) if subjects else tuple(source.DANCES)
+    known = source.recorded_hashes(folder)
+    files = source.fetch_cmu(folder, chosen, address or source.ADDRESS)
+    if not known: typer.echo("The official hashes are not published; what came is recorded in downloads.json, and later downloads are held against it.")
+    print_fetched(files, folder, source.CREDIT)
+
+# %% ../../nbs/815_commands.data.ipynb #71f9378c
+@app.command("g1")
+def g1(
+    folder:Annotated[Path|None, typer.Argument(help="Where the files go.", show_default="DATA/g1")]=None,
+    kind:Annotated[str, typer.Option(help="dance, karate, bonus or all.")]="all",
+    archive:Annotated[Path|None, typer.Option("--from", help="Archive of the files, instead of the network.")]=None,
+    address:Annotated[str|None, typer.Option(help="Address below which the folders lie.")]=None,
+):
+    "Download the captures of G1 Moves, held against their hashes. Resumes where it was stopped."
+    from audio2pose.data import g1 as source
+    folder = folder or data_folder()/"g1"
+    typer.echo(source.TERMS)
+    if archive: return print_unpacked(archive, folder, source.CREDIT)
+    print_fetched(source.fetch_g1(folder, kind, address or source.ADDRESS), folder, source.CREDIT)
+
+# %% ../../nbs/815_commands.data.ipynb #0f233a2b
+@app.command("import")
+def import_clips(
+    folder:Annotated[Path, typer.Argument(help="Your clips: BVH, AMC with ASF, glb, G1 csv, npz, AIST++ pkl; subfolders too.")],
+    out:Annotated[Path|None, typer.Option(help="Where the cleaned motions go.", show_default="FOLDER-clean")]=None,
+    cutoff:Annotated[float, typer.Option(min=0, help="Of the Butterworth low-pass, Hz; 0 for none.")]=10.,
+    outlier:Annotated[float, typer.Option(min=0, help="Rotations further from their neighbours are drawn anew, deg; 0: none are.")]=20.,
+    slowest:Annotated[float|None, typer.Option(min=20, help="Slowest tempo, beats a minute.", show_default="75, salsa 150")]=None,
+    highest:Annotated[float|None, typer.Option("--quickest", min=20, help="Quickest tempo, beats a minute.", show_default="150, salsa 230")]=None,
+):
+    "Clean your own motion capture: SMPL-24, cut to the dance, beats found. A report says what was done."
+    from audio2pose.data.mocap import Filter, import_folder
+    out = out or folder.with_name(f"{folder.absolute().name}-clean")
+    report = import_folder(folder, out, Filter(cutoff or None, outlier or None), slowest, highest)
+    for name,clip in report["clips"].items(): typer.echo(escape_line(f"{name}: {clip['seconds']:.1f} s, {clip['bpm']:.1f} beats a minute, {clip['style']}"))
+    for name,why in report["left_out"].items(): typer.echo(escape_line(f"left out: {name}: {why}"), err=True)
+    typer.echo(escape_line(str((out/"report.json").absolute())))
+    if not report["clips"]: raise typer.Exit(1)
