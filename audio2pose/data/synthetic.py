@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 
 from ..core import FPS, InputError, atomic
 from ..engine.workers import Resources, WorkerDiedError, map_items
-from ..engine.workers import Resources, WorkerDiedError, map_items
 from .choreography import Dance, choreograph, styles
 from .music import Song, compose
 from ..motion import Motion, forward_kinematics
