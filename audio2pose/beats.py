@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .audio import WINDOW, beats as librosa_beats, check_audio, resample, stft_blocks
 from .core import FPS, SR, InputError, asset, atomic, require
@@ -190,7 +190,7 @@ FAINT = .08 # Probability below which a beat beside a pause is not heard
 def heard(
     path:Int[np.ndarray, "M 2"], # From `pulse_frames`
     probability:Float[np.ndarray, "n"], # Of a beat, 120 per second
-)->Int[np.ndarray, "M 2"]:
+)->Int[np.ndarray, "K 2"]:
     "The pulse without unheard beats beside pauses and at the ends"
     peak = np.array([probability[start:start+max(3, length//8)].max() for start,length in path])
     keep = np.ones(len(path), bool)
@@ -247,7 +247,7 @@ def bar_transitions()->tuple[Int[np.ndarray, "S 2"], Float[np.ndarray, "S S"]]: 
 # %% ../nbs/050_beats.ipynb #2a179e7f
 def bar_positions(
     downbeat:Float[np.ndarray, "M"], # Probability that each beat is the first of its bar
-    gap:Float[np.ndarray, "M"]|None=None, # True where the pulse paused before a beat
+    gap:Bool[np.ndarray, "M"]|None=None, # True where the pulse paused before a beat
 )->Int[np.ndarray, "M"]: # From 1
     "Count each beat within its bar"
     states,change = bar_transitions()

@@ -422,7 +422,8 @@ def resolve_device(
     name:str, # "cpu", "cuda", "cuda:1"
 )->torch.device:
     "The device to train on; it must exist"
-    device = torch.device(name)
+    try: device = torch.device(name)
+    except RuntimeError: raise InputError(f"train: device must be cpu or cuda, got {name}") from None
     if device.type=="cuda" and not torch.cuda.is_available(): raise InputError(f"train: device {name} was asked for, but torch {torch.__version__} sees no GPU; say --device cpu to train slowly")
     if device.type not in ("cpu", "cuda"): raise InputError(f"train: device must be cpu or cuda, got {name}")
     if device.type=="cuda" and "LOCAL_RANK" in os.environ: device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -67,7 +67,10 @@ def train(
     presets = training.presets
     if preset not in presets: raise InputError(f"train: no preset {preset!r}; there are {', '.join(presets)}")
     given = {name: value for name,value in dict(steps=steps, batch=batch, accumulate=accumulate, precision=precision, compile=compiled, tensorboard=tensorboard, seed=seed).items() if value is not None}
+    source = data or data_folder()/"synthetic"
+    training.resolve_device(device)
+    if not source.is_dir(): raise InputError(f"{source}: no such folder; make one with audio2pose data synth, or data prepare")
     with lock_folder(out): # Two trainings of one folder would write each other's log
-        store = open_store(data or data_folder()/"synthetic")
+        store = open_store(source)
         training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
     typer.echo(escape_line(str((out/"model").absolute())))
