@@ -92,7 +92,7 @@ def activations(
     amplitudes = mel_amplitudes(y)
     probability = network(log_mel(amplitudes), weights())
     loudness = np.sqrt((amplitudes**2).mean(1))
-    sounding = maximum_filter1d(loudness, FPS+1)>1e-3*np.quantile(loudness, .9)
+    sounding = maximum_filter1d(loudness, 2*round(.15*FPS)+1)>1e-3*np.quantile(loudness, .9)
     probability[:,0] *= sounding
     return probability
 
@@ -341,12 +341,13 @@ def step_times(
     self:Beats,
 )->Float[np.ndarray, "S"]: # s
     "The beats that are stepped on: every one, every second, or the downbeats, whichever is nearest to 80 to 160 a minute"
+    if len(self.times)<2: return self.times
     levels = {1: self.times}
     if self.beats_per_bar>1: levels[self.beats_per_bar] = self.downbeats
     if self.beats_per_bar in (2, 4, 6):
         since = np.arange(len(self.times))-np.searchsorted(self.times, self.downbeats-1e-6)[np.maximum(0, np.searchsorted(self.downbeats, self.times+1e-6)-1)]
         levels[2] = self.times[since%2==0]
-    def distance(k): return max(0, np.log(self.bpm/k/STEPS[1]), np.log(STEPS[0]*k/max(self.bpm, 1)))
+    def distance(k): return max(0, np.log(self.bpm/k/STEPS[1]), np.log(STEPS[0]*k/self.bpm))
     return levels[min(sorted(levels), key=distance)]
 
 Beats.step_times = step_times
@@ -486,16 +487,20 @@ def track_with(
     if tracker=="beat-this": return track_beat_this(y, sr)
     return Beats(librosa_beats(y, sr), np.zeros(0), "librosa")
 
-# %% ../nbs/050_beats.ipynb #6ca41411
+# %% ../nbs/050_beats.ipynb #1fff810e
 def beats_from(
-    choice, # `Beats`, a tracker's name, a file, or None: see `track_with`
+    choice, # `Beats`, times in s, a tracker's name, a file, or None: see `track_with`
     y:Float[np.ndarray, "n"], # Mono samples
     sr:int=SR, # Hz
 )->Beats:
     "The beats that are asked for"
     if isinstance(choice, Beats): return choice
-    if choice is None or choice in TRACKERS: return track_with(choice, y, sr)
-    if not isinstance(choice, (str, os.PathLike)): raise InputError(f"beats: give Beats, a file, or one of {', '.join(TRACKERS)}; got {type(choice).__name__}.")
+    if choice is None or (isinstance(choice, str) and choice in TRACKERS): return track_with(choice, y, sr)
+    if not isinstance(choice, (str, os.PathLike)):
+        try: times = np.asarray(choice, float).reshape(-1)
+        except (TypeError, ValueError): raise InputError(f"beats: give Beats, times, a file, or one of {', '.join(TRACKERS)}; got {type(choice).__name__}.") from None
+        check_beats(times, "beats")
+        return Beats(times, np.zeros(0), "given")
     if not Path(choice).exists(): raise InputError(f"beats: {choice} is no file, and no tracker; the trackers are {', '.join(TRACKERS)}.")
     return load(choice)
 
