@@ -7,6 +7,7 @@ __all__ = ['app', 'print_version', 'options', 'run', 'main', 'requirements', 'in
            'doctor']
 
 # %% ../nbs/900_cli.ipynb #55a0a71b
+import atexit
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import typer
 
 from . import __version__
 from .commands import dance, data, evaluate, features, lab, landmarks, motion, runs, train, weights
-from .commands.base import run_cli, make_app, handle_signals
+from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
 from .core import InputError, asset, data_folder
 
 # %% ../nbs/900_cli.ipynb #d9aa24d4
@@ -54,7 +55,7 @@ def run(
 # %% ../nbs/900_cli.ipynb #a8e47d6f
 def main():
     "Entry point of the `audio2pose` command"
-    handle_signals()
+    atexit.register(exit_after_stop, handle_signals()) # Registered first, it comes last
     for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from .core import FPS, InputError, atomic, require, seed_everything
+from .core import FPS, InputError, atomic, lock_folder, require, seed_everything
 from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, gather_windows, sample_indices, train_val_split, statistics
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
@@ -777,23 +777,24 @@ def train(
     if config.batch%config.accumulate: raise InputError(f"train: a batch of {config.batch} does not divide into {config.accumulate} parts; choose accumulate accordingly")
     fit,valid = (store, valid) if valid is not None else train_val_split(store)
     rank,world_size = init_distributed(device)
-    run,objective = build_run(fit, config, model_config, device, rank, world_size)
-    if resume and (out/"checkpoint.pt").exists(): run.load(out/"checkpoint.pt")
-    out.mkdir(parents=True, exist_ok=True)
-    validator,logger = Validator(valid, objective, device),TrainingLogger(out, config, run.step, rank, callback)
-    before,started,saved = run.seconds,time.perf_counter(),time.perf_counter()
-    with tqdm(total=config.steps, initial=run.step, disable=rank>0 or not progress, desc="training") as bar, prefetching(run, device), logger:
-        loss_module = wrap_objective(objective, config, device, world_size)
-        while run.step<config.steps:
-            run.losses.append(train_step(run, loss_module, device))
-            run.seconds = before+time.perf_counter()-started
-            last = run.step==config.steps
-            if run.step%config.log_every==0 or last: logger.log_step(run, validator, last, bar)
-            late = world_size==1 and time.perf_counter()-saved>config.save_seconds
-            if run.step%config.save_every==0 or late or last:
-                run.save(out)
-                saved = time.perf_counter()
-            bar.update()
+    with nullcontext() if rank else lock_folder(out): # Two trainings of one folder would write each other's log
+        run,objective = build_run(fit, config, model_config, device, rank, world_size)
+        if resume and (out/"checkpoint.pt").exists(): run.load(out/"checkpoint.pt")
+        out.mkdir(parents=True, exist_ok=True)
+        validator,logger = Validator(valid, objective, device),TrainingLogger(out, config, run.step, rank, callback)
+        before,started,saved = run.seconds,time.perf_counter(),time.perf_counter()
+        with tqdm(total=config.steps, initial=run.step, disable=rank>0 or not progress, desc="training") as bar, prefetching(run, device), logger:
+            loss_module = wrap_objective(objective, config, device, world_size)
+            while run.step<config.steps:
+                run.losses.append(train_step(run, loss_module, device))
+                run.seconds = before+time.perf_counter()-started
+                last = run.step==config.steps
+                if run.step%config.log_every==0 or last: logger.log_step(run, validator, last, bar)
+                late = world_size==1 and time.perf_counter()-saved>config.save_seconds
+                if run.step%config.save_every==0 or late or last:
+                    run.save(out)
+                    saved = time.perf_counter()
+                bar.update()
     return restore_linear(run.ema_model.module).eval()
 
 # %% ../nbs/600_train.ipynb #ef17d744

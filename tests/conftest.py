@@ -1,5 +1,6 @@
 "What all tests share: shapes that are checked, golden numbers, real material that may be absent"
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE)) # The hook imports its checker by name
 os.environ.setdefault("MPLBACKEND", "agg")
+
+if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # As in the background of a shell script; children would be deaf to Ctrl-C
 
 from hypothesis import settings # noqa: E402
 from jaxtyping import install_import_hook # noqa: E402

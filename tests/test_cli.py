@@ -303,10 +303,16 @@ def test_a_folder_is_not_replaced_by_a_file(here, capfd, tiny, song):
 
 
 def test_two_trainings_of_one_folder(here, capfd):
-    from audio2pose.core import lock_folder
+    from audio2pose.core import LockedError, lock_folder
+    from audio2pose.data.windows import Store, random_sequences, write_store
+    from audio2pose.train import presets
+    from audio2pose.train import train as fit
+    write_store(random_sequences(4, 300), "store")
     with lock_folder("run"):
-        code,out,err = run(capfd, "train", "nowhere", "--out", "run")
-    assert code==2 and "is at work there" in err and err.count("\n")==1
+        code,_,err = run(capfd, "train", "store", "--out", "run")
+        assert code==2 and "is at work there" in err and err.count("\n")==1
+        with pytest.raises(LockedError, match="is at work there"): fit(Store("store"), presets["small"], FACTConfig.small(), "run")
+    assert not Path("run/log.csv").exists()
 
 
 @pytest.mark.slow

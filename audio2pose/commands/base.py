@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'slug', 'escape_line', 'missing_parents', 'atomic_folder', 'progress_stages', 'make_app', 'print_error',
-           'usage_error', 'run_cli', 'invoke', 'reraise_signal', 'handle_signals']
+           'usage_error', 'run_cli', 'invoke', 'reraise_signal', 'handle_signals', 'exit_after_stop']
 
 # %% ../../nbs/800_commands.base.ipynb #5533227d
 import io
@@ -14,8 +14,9 @@ import signal
 import sys
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -144,18 +145,36 @@ def invoke(
 # %% ../../nbs/800_commands.base.ipynb #fae47a03
 def reraise_signal(
     unraisable, # What `sys.unraisablehook` is given
+    stops:Sequence[int]=(), # Signals that have been received; after one, other complaints are dropped
 ):
     "Raise a signal again that was lost in a callback"
     kind = unraisable.exc_type
-    if not issubclass(kind, (KeyboardInterrupt, SystemExit)): return sys.__unraisablehook__(unraisable)
+    if not issubclass(kind, (KeyboardInterrupt, SystemExit)): return None if stops else sys.__unraisablehook__(unraisable)
     number = signal.SIGTERM if issubclass(kind, SystemExit) else signal.SIGINT
     timer = threading.Timer(.02, signal.raise_signal, [number])
     timer.daemon = True
     timer.start()
 
 # %% ../../nbs/800_commands.base.ipynb #043798fe
-def handle_signals():
+def handle_signals()->list[int]: # Grows by each signal that is received
     "Make Ctrl-C and `kill` end a command in order: scratch files are removed, nothing is lost in callbacks"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # An exception, so that scratch files are removed
-    sys.unraisablehook = reraise_signal
+    stops = []
+    def stop(number, _):
+        stops.append(number)
+        if number==signal.SIGTERM: sys.exit(143) # An exception, so that scratch files are removed
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT)!=signal.SIG_IGN: signal.signal(signal.SIGINT, stop) # In the background of a shell script Ctrl-C is not meant
+    sys.unraisablehook = partial(reraise_signal, stops=stops)
     os.environ["PYTHONSAFEPATH"] = "1" # Python processes that this one starts do not import from the working folder
+    return stops
+
+# %% ../../nbs/800_commands.base.ipynb #0796e2b8
+def exit_after_stop(
+    stops:Sequence[int], # From `handle_signals`
+):
+    "As the last exit handler of a process: leave at once if it was stopped"
+    if not stops: return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError): stream.flush()
+    os._exit(128+stops[-1])

@@ -70,7 +70,6 @@ def train(
     source = data or data_folder()/"synthetic"
     training.resolve_device(device)
     if not source.is_dir(): raise InputError(f"{source}: no such folder; make one with audio2pose data synth, or data prepare")
-    with lock_folder(out): # Two trainings of one folder would write each other's log
-        store = open_store(source)
-        training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
+    with lock_folder(out): store = open_store(source) # Whoever comes second hears it before anything is prepared; `training.train` locks the folder again
+    training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
     typer.echo(escape_line(str((out/"model").absolute())))
