@@ -8,7 +8,8 @@ __all__ = ['BEAT_COLUMN', 'PHRASE_OVERLAP', 'nearest_styles', 'on_request', 'use
            'match_speed', 'continue_motion', 'autoregress', 'loop_length', 'outro', 'intro', 'beat_grid',
            'choreographed_seed', 'seed_features', 'check_features', 'pad_songs', 'broadcast_lists', 'generate',
            'phrase_starts', 'aligned', 'cross_fade_rotations', 'join_phrases', 'generate_by_phrase', 'generate_dance',
-           'song_beats', 'style_row', 'generate_flow_dance', 'load_dancer', 'check_seed_motion', 'dance']
+           'song_beats', 'style_row', 'generate_flow_dance', 'load_dancer', 'check_seed_motion', 'song_features',
+           'dance']
 
 # %% ../nbs/610_generate.ipynb #0035d4d1
 import os
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import audio as song_audio
+from .beats import Beats, beats_from, with_beats
 from .core import FPS, InputError
 from .data.choreography import choreograph, styles
 from .body.footing import TOE_HEIGHT, remove_foot_skating
@@ -495,21 +497,33 @@ def check_seed_motion(
     if motion.seconds<.5: raise InputError(f"{path}: the seed motion must be at least half a second long, got {motion!r}")
     return motion
 
+# %% ../nbs/610_generate.ipynb #b8755e67
+def song_features(
+    song:str|os.PathLike, # Its name may say the tempo
+    audio_data:tuple, # Samples and rate, as `audio.load` gives them
+    beats=None, # What `beats.beats_from` takes; None: tracked
+    follow:bool=True, # Column 34 holds the beats that are stepped on; False: as published
+)->tuple[Float[np.ndarray, "T 35"], Beats]:
+    "What a model is given of a song, and the beats of the song"
+    y,sr = audio_data
+    features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.motion_frame_count(y, sr))
+    found = beats_from(beats, y, sr)
+    return with_beats(features, found.step_times()) if follow else features, found
+
 # %% ../nbs/610_generate.ipynb #fce1d76a
 def dance(
     song:str|os.PathLike, # Any audio or video file, 1 s to 10 min
     model:FACT|MotionFlow|str|os.PathLike|None=None, # A model, or a name for `load_dancer`; nothing: the shipped dancer
     seed:int=0, # Variety
     style:str|None=None, # One that was taught, or an AIST++ code; with FACT that of the openings; nothing: the seed decides
-    beats:Float[np.ndarray, "N"]|None=None, # s; found in the song unless given
+    beats=None, # `Beats`, times in s, a file, or the tracker "own", "beat-this" or "librosa"; found in the song unless given
     energy:float=1., # Of a MotionFlow: joint speed over the usual one
     seed_motion:Motion|None=None, # To be continued by a MotionFlow
 )->Motion: # round(60 x seconds) frames, floor at y = 0
     "Dance to a song"
-    y,sr = song_audio.load(song)
-    features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.motion_frame_count(y, sr))
-    model = model if isinstance(model, (FACT, MotionFlow)) else load_dancer(model)
-    if isinstance(model, MotionFlow): return generate_flow_dance(model, features, seed, style, energy, beats, seed_motion)
+    dancer = model if isinstance(model, (FACT, MotionFlow)) else load_dancer(model)
+    follow = isinstance(dancer, MotionFlow) or beats is not None or (isinstance(model, str) and model=="fact")
+    features,_ = song_features(song, song_audio.load(song), beats, follow)
+    if isinstance(dancer, MotionFlow): return generate_flow_dance(dancer, features, seed, style, energy, None, seed_motion)
     if seed_motion is not None or energy!=1: raise InputError("dance: energy and seed_motion are for a MotionFlow; this model is a FACT, see `generate`")
-    if beats is not None: features[:, BEAT_COLUMN] = np.isin(np.arange(len(features)), np.round(np.asarray(beats)*FPS))
-    return generate_dance(model, features, seed, style)
+    return generate_dance(dancer, features, seed, style)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MP3_RATE', 'MP3_BITS', 'base64_text', 'quantise', 'quantised_poses', 'motion_floor', 'motion_data', 'body_data',
            'audio_frames', 'encode_mp3', 'sound_data', 'json_for_script', 'csp_hash', 'fill_template', 'page',
-           'dancers_data', 'html', 'write_html']
+           'dancers_data', 'beat_times', 'html', 'write_html']
 
 # %% ../../nbs/710_show.player.ipynb #06d80a82
 import base64
@@ -23,6 +23,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from ..audio import load
+from ..beats import TRACKERS, Beats, beats_from, load as load_beats
 from ..body.skin import Body, load_body
 from ..core import InputError, asset, atomic
 from ..body.footing import TOE_HEIGHT
@@ -192,17 +194,29 @@ def dancers_data(
     dancers = [motion_data(motion)|dict(name=name) for motion,name in zip(motions, names)]
     return dict(skeleton=dancers[0]["skeleton"], dancers=[{key: value for key,value in dancer.items() if key!="skeleton"} for dancer in dancers])
 
+# %% ../../nbs/710_show.player.ipynb #74e2af33
+def beat_times(
+    beats, # Times in s, `Beats`, a file, or a tracker's name
+    audio_path:str|os.PathLike|None, # The song, for a tracker
+)->Float[np.ndarray, "N"]: # s
+    "The times that are to be marked"
+    if isinstance(beats, Beats): return beats.times
+    if not isinstance(beats, (str, os.PathLike)): return np.asarray(beats, float)
+    if beats not in TRACKERS: return load_beats(beats).times
+    if audio_path is None: raise InputError(f"html: {beats} needs a song to track; give audio_path too.")
+    return beats_from(beats, *load(audio_path)).times
+
 # %% ../../nbs/710_show.player.ipynb #5c79dc2d
 def html(
     motion:Motion|Sequence[Motion], # One, or several to be seen side by side
     audio_path:str|os.PathLike|None=None, # The song: any audio or video file
     title:str|None=None, # Default: the song's file name
-    beats:Float[np.ndarray, "N"]|None=None, # To mark, s
+    beats=None, # To mark: times in s, `Beats`, a file, or a tracker's name
 )->str: # A whole page, in UTF-8 when written to a file
     "A self-contained page that plays `motion` with its song"
     if title is None: title = Path(audio_path).stem if audio_path else "Dance"
     title = str(title).encode("utf-8", "replace").decode()
-    beats = [] if beats is None else sorted(np.asarray(beats, float).tolist())
+    beats = [] if beats is None else sorted(beat_times(beats, audio_path).tolist())
     sound = sound_data(audio_path) if audio_path else None
     return page(dancers_data(motion) | dict(title=title, beats=beats, sound=sound, body=body_data(load_body())))
 
@@ -212,7 +226,7 @@ def write_html(
     path:str|os.PathLike, # A name ending in .html
     audio_path:str|os.PathLike|None=None, # The song: any audio or video file
     title:str|None=None, # Default: the song's file name
-    beats:Float[np.ndarray, "N"]|None=None, # To mark, s
+    beats=None, # To mark, see `html`
 ):
     "Write the page that `html` makes"
     if Path(path).suffix.lower() not in (".html", ".htm"): raise InputError(f"{path}: name the page *.html")
