@@ -75,18 +75,44 @@ def test_wrong_grid_files_are_refused(tmp_path, text, complaint):
     with pytest.raises(InputError, match=complaint): runs.read_grid(tmp_path/"grid.yaml")
 
 
-def test_every_shipped_file_fits_its_notebook():
+def shipped_files():
+    "Files of parameters and grids that come with the package"
+    return sorted((runs.notebooks_folder()/"params").rglob("*.yaml"))
+
+
+def notebook_of(path):
+    "The notebook a flat file is for: that of its name, or the first word of its first line"
+    return path.stem if (runs.notebooks_folder()/f"{path.stem}.ipynb").is_file() else path.read_text().split("# ")[1].split(":")[0]
+
+
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
+def test_shipped_file_fits_its_notebook(path):
     "Parameter files are of notebooks that take them, grids of notebooks that exist"
-    folder = runs.notebooks_folder()
-    for path in sorted((folder/"params").glob("*.yaml")):
-        content = runs.read_yaml(path)
-        if "notebook" in content:
-            wanted = runs.read_grid(path)
-            assert runs.plan_runs(wanted.notebook, wanted.settings, "x")
-            continue
-        sections = {name: value for name,value in content.items() if isinstance(value, dict)}
-        if not sections: sections = {path.read_text().split("# ")[1].split(":")[0]: content}
-        for name,parameters in sections.items(): assert runs.plan_runs(name, [parameters], "x"), path
+    content = runs.read_yaml(path)
+    if "notebook" in content:
+        wanted = runs.read_grid(path)
+        assert runs.plan_runs(wanted.notebook, wanted.settings, "x")
+        return
+    sections = {name: value for name,value in content.items() if isinstance(value, dict)} or {notebook_of(path): content}
+    for name,parameters in sections.items(): assert runs.plan_runs(name, [parameters], "x"), path
+
+
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
+def test_papermill_injects_python(path):
+    "Plain papermill writes a file's names and values as code; it must be Python, and say what the file says"
+    if path.name=="motionbert.yaml": pytest.skip("has sections; only audio2pose run reads it")
+    content = runs.read_yaml(path)
+    injected = {}
+    exec(compile(runs.import_notebook_tool("papermill.translators").PythonTranslator.codify(content), path.name, "exec"), {}, injected)
+    assert injected==content
+
+
+def test_folder_of_parameter_files(tmp_path, toy):
+    "A folder stands for the file that is named after the notebook"
+    (tmp_path/"params").mkdir()
+    (tmp_path/"params"/"toy.yaml").write_text("steps: 7\n")
+    assert runs.load_parameters(tmp_path/"params", toy)==dict(steps=7)
+    with pytest.raises(InputError, match="4_trains.yaml: no such .yaml file"): runs.load_parameters("params/paper", Path("4_trains.ipynb"))
 
 
 # ---- the name of a run

@@ -173,11 +173,12 @@ def read_yaml(
 
 # %% ../../nbs/760_engine.runs.ipynb #84fb640f
 def load_parameters(
-    file:str|os.PathLike, # A path, or a file of `nbs/runs/params`
+    file:str|os.PathLike, # A path, or a file of `nbs/runs/params`; of a folder the file that is named after the notebook
     notebook:Path,
 )->dict: # For `resolve_parameters`
     "Parameters from a file, of its section for this notebook if it has sections"
-    path = find_file(file, ".yaml")
+    folders = [folder for folder in (Path(file), notebooks_folder()/file) if folder.is_dir()]
+    path = find_file(folders[0]/f"{notebook.stem}.yaml" if folders else file, ".yaml")
     content = read_yaml(path)
     sections = {name for name,value in content.items() if isinstance(value, dict) and str(name)[:1].isdigit()}
     if not sections: return content
