@@ -30,7 +30,8 @@ from .core import FPS, InputError
 from .data.choreography import choreograph, styles
 from .body.footing import TOE_HEIGHT, remove_foot_skating
 from .models.fact import FACT, FACTConfig, Linear, find_weights
-from .models.motion_flow import MotionFlow, dance_to_beats, metadata_of
+from .models.motion_flow import MotionFlow, metadata_of
+from .models.motion_flow_sampling import dance_to_beats
 from .motion import Motion
 from .models.onednn import has_onednn, onednn_linear, math_attention
 from .rotation import closest_rotation
