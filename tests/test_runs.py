@@ -100,7 +100,6 @@ def test_shipped_file_fits_its_notebook(path):
 @pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
 def test_papermill_injects_python(path):
     "Plain papermill writes a file's names and values as code; it must be Python, and say what the file says"
-    if path.name=="motionbert.yaml": pytest.skip("has sections; only audio2pose run reads it")
     content = runs.read_yaml(path)
     injected = {}
     exec(compile(runs.import_notebook_tool("papermill.translators").PythonTranslator.codify(content), path.name, "exec"), {}, injected)
