@@ -8,7 +8,9 @@ import pytest
 import soundfile
 
 from audio2pose.show import film
-from audio2pose.body.skin import load_body, skinned_vertices
+from audio2pose.show.canvas import Canvas, contact_sheet, render_frame
+from audio2pose.show.shading import dance_camera, framing_camera
+from audio2pose.body.skin import bone_transforms, load_body, skinned_vertices
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
 from audio2pose.skeleton import SMPL_24
@@ -97,9 +99,9 @@ def test_film_shows_what_frame_shows(tmp_path):
     motion = dancer()
     film.render(motion, tmp_path/"a.mp4", width=640, height=360, progress=False)
     _,pictures,_ = probe(tmp_path/"a.mp4")
-    camera,_ = film.dance_camera(motion, 640/360)
+    camera,_ = dance_camera(motion, 640/360)
     for i in (0, 25):
-        apart = np.abs(pictures[i].astype(int)-film.render_frame(motion, i, 640, 360, camera))
+        apart = np.abs(pictures[i].astype(int)-render_frame(motion, i, 640, 360, camera))
         assert apart.mean()<3 and np.quantile(apart, .99)<30
 
 
@@ -114,14 +116,14 @@ def seen(motion, camera, width, height):
 @pytest.mark.parametrize("size", [(1280, 720), (720, 1280)])
 def test_the_whole_dancer_is_in_the_picture(size, real_motion):
     for motion in (dancer(120)[::10], real_motion[::60]):
-        camera,_ = film.dance_camera(motion, size[0]/size[1])
+        camera,_ = dance_camera(motion, size[0]/size[1])
         for pixel,limit in zip(seen(motion, camera, *size), size): assert pixel.min()>0 and pixel.max()<limit
 
 
 def test_camera_walks_only_with_a_traveller():
-    assert not film.dance_camera(dancer(300, travel=1), 16/9)[1].any()
+    assert not dance_camera(dancer(300, travel=1), 16/9)[1].any()
     motion = dancer(300, fps=20, travel=8)
-    camera,path = film.dance_camera(motion, 16/9)
+    camera,path = dance_camera(motion, 16/9)
     assert np.abs(path-motion.trans)[:, 0].max()<1.5 and not path[:, 1].any()
     for i in (0, 150, 299):
         columns,_ = seen(motion[i:i+1], camera.translated(path[i]), 1280, 720)
@@ -130,8 +132,8 @@ def test_camera_walks_only_with_a_traveller():
 
 def test_walking_paints_the_same_stage():
     "Drawing only what a step changes gives what drawing everything gives, but for the grain"
-    camera = film.framing_camera(dancer().positions(), 16/9)
-    walked,fresh = film.Canvas(320, 180),film.Canvas(320, 180)
+    camera = framing_camera(dancer().positions(), 16/9)
+    walked,fresh = Canvas(320, 180),Canvas(320, 180)
     for step in (0, .11, .37): walked.set_camera(camera.translated(np.array([step, 0, -step/2])))
     fresh.set_camera(walked.camera)
     assert walked.changed>0 and fresh.changed==0
@@ -140,15 +142,15 @@ def test_walking_paints_the_same_stage():
 
 def test_same_motion_same_picture():
     motion = dancer()
-    assert (film.render_frame(motion, 5, 320, 180)==film.render_frame(motion, 5, 320, 180)).all()
+    assert (render_frame(motion, 5, 320, 180)==render_frame(motion, 5, 320, 180)).all()
 
 
 def test_feet_touch_their_shadow():
     "The floor is darkest right beside the soles, and stays light away from the dancer"
     motion = dancer()
-    camera = film.framing_camera(motion.positions(), 1)
-    canvas = film.Canvas(480, 480)
-    dark = canvas.render_still(camera, film.bone_transforms(motion)[0]).astype(int)-canvas.background
+    camera = framing_camera(motion.positions(), 1)
+    canvas = Canvas(480, 480)
+    dark = canvas.render_still(camera, bone_transforms(motion)[0]).astype(int)-canvas.background
     toes = motion[:1].positions()[0, SMPL_24.index("ltoes", "rtoes")]*[1, 0, 1]+[0, 0, .11]
     places = (toes-camera.eye)@camera.axes().T
     focal = 240/np.tan(camera.angle/2)
@@ -161,11 +163,11 @@ def test_feet_touch_their_shadow():
 def test_lifted_dancer_has_no_contact():
     standing,jumping = dancer(1),dancer(1)
     jumping = replace(jumping, trans=jumping.trans+[0, .6, 0])
-    camera = film.framing_camera(np.concatenate([standing.positions(), jumping.positions()]), 1)
-    canvas = film.Canvas(320, 320)
+    camera = framing_camera(np.concatenate([standing.positions(), jumping.positions()]), 1)
+    canvas = Canvas(320, 320)
     darkest = []
     for motion in (standing, jumping):
-        canvas.render_still(camera, film.bone_transforms(motion)[0])
+        canvas.render_still(camera, bone_transforms(motion)[0])
         darkest.append(canvas.shadows[3].max())
     assert darkest[1]<.4<darkest[0]
 
@@ -174,18 +176,18 @@ def test_lifted_dancer_has_no_contact():
 def test_far_from_the_origin(where):
     motion = dancer(1)
     translated = replace(motion, trans=motion.trans+[where[0], 0, where[1]])
-    here,there = (film.render_frame(m, 0, 320, 180).astype(int) for m in (motion, translated))
+    here,there = (render_frame(m, 0, 320, 180).astype(int) for m in (motion, translated))
     figure = np.ptp(here, axis=2)>40
     assert figure.sum()>500 and np.abs(here-there)[figure].mean()<6
 
 
 def test_strip_and_frame():
     motion = dancer()
-    assert film.contact_sheet(motion, 3, 100, 160).shape==(160, 300, 3)
-    assert film.render_frame(motion, -1, 128, 64).shape==(64, 128, 3)
-    assert film.contact_sheet(motion[:1], 4, 100, 160).shape==(160, 400, 3)
-    with pytest.raises(InputError, match="no frame 40"): film.render_frame(motion, 40)
-    with pytest.raises(InputError, match="at least 1"): film.contact_sheet(motion, 0)
+    assert contact_sheet(motion, 3, 100, 160).shape==(160, 300, 3)
+    assert render_frame(motion, -1, 128, 64).shape==(64, 128, 3)
+    assert contact_sheet(motion[:1], 4, 100, 160).shape==(160, 400, 3)
+    with pytest.raises(InputError, match="no frame 40"): render_frame(motion, 40)
+    with pytest.raises(InputError, match="at least 1"): contact_sheet(motion, 0)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -208,11 +210,11 @@ def test_refuses(tmp_path, monkeypatch, change, message):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_interrupted_leaves_nothing(tmp_path, monkeypatch, song, after, error):
     drawn = iter(range(1000))
-    draw = film.Canvas.draw
+    draw = Canvas.draw
     def interrupted(self, transforms):
         if next(drawn)>=after: raise error
         return draw(self, transforms)
-    monkeypatch.setattr(film.Canvas, "draw", interrupted)
+    monkeypatch.setattr(Canvas, "draw", interrupted)
     with pytest.raises(error): film.render(dancer(60), tmp_path/"a.mp4", song, **SMALL)
     assert list(tmp_path.iterdir())==[song]
 
@@ -220,7 +222,7 @@ def test_interrupted_leaves_nothing(tmp_path, monkeypatch, song, after, error):
 def test_an_older_film_survives_a_failure(tmp_path, monkeypatch):
     film.render(dancer(5), tmp_path/"a.mp4", **SMALL)
     old = (tmp_path/"a.mp4").read_bytes()
-    monkeypatch.setattr(film.Canvas, "video_frame", lambda self: 1/0)
+    monkeypatch.setattr(Canvas, "video_frame", lambda self: 1/0)
     with pytest.raises(ZeroDivisionError): film.render(dancer(5), tmp_path/"a.mp4", **SMALL)
     assert (tmp_path/"a.mp4").read_bytes()==old
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from audio2pose.core import InputError
 from audio2pose.data.synthetic import sequence
-from audio2pose.show.film import Camera
+from audio2pose.show.shading import Camera
 from audio2pose.body.ik import (FitOptions, Markers, interpolate_gaps, lowpass_points, projected_landmarks, fit_landmarks, fit_points, joint_markers, landmark_markers, marker_positions,
                            rotation_between, rescale_bones, to_motion, typical_rotation)
 from audio2pose.landmarks import Landmarks

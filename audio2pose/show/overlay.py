@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..core import InputError, atomic, require
-from .film import RATE, compiled, add_video_stream, audio_blocks
+from .film import RATE, add_video_stream, audio_blocks
+from .shading import compiled
 from ..landmarks import Landmarks, layouts, visibility
 from ..video import Cut, frames, open_video, probe
 

@@ -42,7 +42,7 @@ def test_film(tmp_path, travel, frames=1200):
 
 def test_first_picture_compiles_quickly(tmp_path):
     "In a fresh process with an empty cache"
-    code = "from audio2pose.show.film import render_frame; from audio2pose.motion import Motion; import numpy as np, time; t = time.process_time(); " \
+    code = "from audio2pose.show.canvas import render_frame; from audio2pose.motion import Motion; import numpy as np, time; t = time.process_time(); " \
            "render_frame(Motion(np.zeros((1, 24, 3)), np.zeros((1, 3))), 0); print(time.process_time()-t)"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "1"}, capture_output=True, text=True, check=True)
     print(f"\nfirst picture: {float(done.stdout):.1f} s of processor")
