@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Source', 'parse_range', 'default_range', 'storage_for', 'resolve_device', 'resolve_precision', 'resolve_backend',
-           'compute_config', 'first_failure_reason', 'print_summary', 'landmarks']
+           'compute_config', 'first_failure_reason', 'print_summary', 'landmark_config', 'run', 'landmarks']
 
 # %% ../../nbs/830_commands.landmarks.ipynb #9c14d291
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import typer
@@ -126,6 +127,35 @@ def print_summary(
     if not total["made"]: raise InputError(f"{out}: no landmarks could be made; {escape_line(first_failure_reason(out)) or 'the source has no segments'}")
     if total["error"]: raise InputError(f"{out}: {total['error']} of {total.total()} clips are missing, the first reason is {escape_line(first_failure_reason(out))}; run it again, with --retry error if they stay")
 
+# %% ../../nbs/830_commands.landmarks.ipynb #5ecbed20
+def landmark_config(
+    options:SimpleNamespace, # Of the command, `backend` and `device` resolved
+): # extract.landmarks.LandmarkConfig
+    "Settings of the extraction, as the options have them"
+    from audio2pose.extract.landmarks import LandmarkConfig
+    ours,seed = options.backend!="mediapipe",options.compat is not None
+    storage = storage_for(options.fractions, options.no_score, options.compat)
+    threshold = options.threshold if options.threshold is not None else .3 if ours else .5
+    low,high = parse_range(options.seconds, "--seconds", default_range(options.source, .2, 60))
+    return LandmarkConfig(
+        detector=options.detector, pose=options.pose or ("l" if ours else "full"), precision=resolve_precision(options.precision, options.device, options.backend),
+        rate=options.rate, sampler=options.sampler, min_seconds=low, max_seconds=high, fps=parse_range(options.fps, "--fps", default_range(options.source, 24, 60)),
+        detect_every=options.detect_every, threshold=threshold, low_threshold=min(.2, threshold), containment=1. if seed else .8, people=options.people, use_manifest_boxes=options.boxes,
+        layout="seed" if seed else options.points, storage=storage, refine=options.refine, extra_formats=tuple(options.extra_formats or ()), backend=options.backend, max_people=options.max_people)
+
+# %% ../../nbs/830_commands.landmarks.ipynb #0720603e
+def run(options:SimpleNamespace):
+    "What the command does"
+    from audio2pose.engine.workers import Resources
+    from audio2pose.extract.landmarks import extract
+    options.backend,why = resolve_backend(options.backend, options.detector_weights, options.pose_weights, options.detector, options.pose)
+    if why: typer.echo(why)
+    options.device = "cpu" if options.backend=="mediapipe" and options.device=="auto" else resolve_device(options.device)
+    weights,engine = (options.detector_weights, options.pose_weights),"processes" if options.engine=="serial" and options.workers>1 else options.engine
+    compute = compute_config(options.device, options.batch, options.detector)
+    found = extract(options.source, options.out, landmark_config(options), compute, weights, options.videos, engine, Resources(options.workers, options.gpus), options.retry or ())
+    print_summary(*found, options.out, "random" in weights)
+
 # %% ../../nbs/830_commands.landmarks.ipynb #ed53396a
 Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a tab separated table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]
 
@@ -162,13 +192,4 @@ def landmarks(
     retry:Annotated[list[str] | None, typer.Option(help="Outcomes to try again, such as bad_video; may be given twice.")]=None,
 ):
     "People in videos as 3D landmarks. One array and a JSON beside it per clip; a second call does only what is left."
-    from audio2pose.engine.workers import Resources
-    from audio2pose.extract.landmarks import LandmarkConfig, extract
-    backend,why = resolve_backend(backend, detector_weights, pose_weights, detector, pose)
-    if why: typer.echo(why)
-    ours = backend!="mediapipe"
-    device,threshold = resolve_device(device if ours or device!="auto" else "cpu"),threshold if threshold is not None else .3 if ours else .5
-    settings = LandmarkConfig(detector, pose or ("l" if ours else "full"), resolve_precision(precision, device, backend), rate, sampler, 1, *parse_range(seconds, "--seconds", default_range(source, .2, 60)), parse_range(fps, "--fps", default_range(source, 24, 60)),
-                        detect_every, threshold, min(.2, threshold), 1. if compat else .8, people, .05, boxes, "seed" if compat else points, storage_for(fractions, no_score, compat), refine, tuple(extra_formats or ()), backend, max_people)
-    found = extract(source, out, settings, compute_config(device, batch, detector), (detector_weights, pose_weights), videos, "processes" if engine=="serial" and workers>1 else engine, Resources(workers, gpus), retry or ())
-    print_summary(*found, out, "random" in (detector_weights, pose_weights))
+    run(SimpleNamespace(**locals()))

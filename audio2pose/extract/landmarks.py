@@ -13,7 +13,7 @@ __all__ = ['LandmarkConfig', 'check_config', 'ComputeConfig', 'resolve_device', 
            'detect_with_mmdet', 'pose_with_mmpose', 'multi_person_rejection', 'clip_outcome', 'main_person',
            'clip_landmarks', 'config_to_json', 'sidecar_info', 'write_blazepose', 'with_progress', 'Extraction',
            'detect_pending', 'follow_people', 'resolve_people', 'run_networks', 'write_clip', 'stage_seconds',
-           'video_jobs', 'write_bad_rows', 'throughput_summary', 'extract']
+           'video_jobs', 'write_bad_rows', 'throughput_summary', 'check_machine', 'extract']
 
 # %% ../../nbs/500_extract.landmarks.ipynb #c32e73c1
 import math
@@ -950,6 +950,19 @@ def throughput_summary(
     def share(busy, waited): return f"{total.get(busy, 0)/max(total.get(busy, 0)+total.get(waited, 0), 1e-9):.0%}"
     return f"{count} frames in {report.seconds:.1f} s, {count/max(report.seconds, 1e-9):.1f} per second; the decoder was busy {share('decoding', 'decoder_waited')} of the time, the networks {share('networks', 'networks_waited')}"
 
+# %% ../../nbs/500_extract.landmarks.ipynb #86467f34
+def check_machine(
+    settings:LandmarkConfig,
+    compute:ComputeConfig,
+    engine:str, # With "ray" it is other machines that must have what is needed
+):
+    "Say what is missing before the work begins"
+    if settings.backend=="mediapipe" and compute.device!="cpu": raise InputError(f"landmarks: MediaPipe computes on the processor here, not on {compute.device}; ask for cpu, or for the backend native")
+    if engine!="ray": resolve_device(compute.device)
+    if "pose" in settings.extra_formats: require("pose_format", "pose")
+    if settings.backend=="mmpose" and engine!="ray": openmmlab.mmpose3d() # Says what is missing before the work begins
+    if settings.backend=="mediapipe" and engine!="ray": mediapipe_vision()
+
 # %% ../../nbs/500_extract.landmarks.ipynb #1df8dc46
 def extract(
     source:str|os.PathLike, # A video, a folder of videos or a manifest
@@ -964,11 +977,7 @@ def extract(
     progress:bool|None=None, # A bar; None: only on a terminal
 )->tuple[Report, list[InvalidRow]]:
     "Landmarks of all segments; a second call does only what is left"
-    if settings.backend=="mediapipe" and compute.device!="cpu": raise InputError(f"landmarks: MediaPipe computes on the processor here, not on {compute.device}; ask for cpu, or for the backend native")
-    if engine!="ray": resolve_device(compute.device)
-    if settings.backend=="mediapipe" and engine!="ray": mediapipe_vision()
-    if "pose" in settings.extra_formats: require("pose_format", "pose")
-    if settings.backend=="mmpose" and engine!="ray": openmmlab.mmpose3d() # Says what is missing before the work begins
+    check_machine(settings, compute, engine)
     found = find_all_weights(settings, weights)
     jobs,bad = video_jobs(*read_segments(source, videos))
     recorded_settings = dict(config_to_json(settings), weights=[one.sha256 for one in found])

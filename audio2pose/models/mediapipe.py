@@ -11,6 +11,7 @@ __all__ = ['sides', 'BLAZEPOSE_33', 'same_points', 'wholebody_rows', 'blazepose_
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -74,7 +75,7 @@ def task_kind(
     try:
         with zipfile.ZipFile(check_regular_file(path)) as archive:
             inside,damaged = archive.namelist(),archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.zlib.error): raise InputError(f"{path}: cut off, or not a MediaPipe task; fetch it again") from None
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error): raise InputError(f"{path}: cut off, or not a MediaPipe task; fetch it again") from None
     if damaged: raise InputError(f"{path}: {damaged} in it is damaged; fetch it again")
     kind = next((kind for kind in ("holistic", "pose") if set(task_parts[kind])<=set(inside)), None)
     if kind is None: raise InputError(f"{path}: a MediaPipe task of another kind, which holds {', '.join(sorted(inside)[:3]) or 'nothing'}; a pose landmarker is needed: {known_weights['pose_landmarker_full'][0]}")
