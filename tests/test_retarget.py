@@ -84,7 +84,7 @@ def test_bends_and_directions_are_kept_at_any_size(tmp_path):
 def test_feet_stand_still_on_the_floor(tmp_path):
     capture,joints = read_bvh(write_bvh(tmp_path/"a.bvh", dancer(sway=.1), MIXAMO)) # Which makes its feet slide by millimetres
     toes = retarget(capture, joints).positions()[:,SMPL_24.index("ltoes", "rtoes")]
-    assert toes[...,1].min()>=.03-1e-6
+    assert toes[...,1].min()>=.03-1e-3
     low = toes[...,1]<.031
     speed = np.linalg.norm(np.diff(toes[...,[0, 2]], axis=0), axis=-1)*60
     assert low.mean()>.2 and np.percentile(speed[low[1:]&low[:-1]], 90)<.02
