@@ -10,6 +10,7 @@ import soundfile
 from audio2pose.show import film
 from audio2pose.show.canvas import Canvas, contact_sheet, render_frame
 from audio2pose.show.shading import dance_camera, framing_camera
+from audio2pose.body.footing import motion_floor
 from audio2pose.body.skin import bone_transforms, load_body, skinned_vertices
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
@@ -236,3 +237,11 @@ def test_memory_does_not_grow_with_length(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1]<peaks[0]+20e6, peaks
+
+
+def test_a_recorded_floor_is_the_films_floor(real_motion):
+    "A dance of AIST++ stands 0.9 m above zero, and on the floor of its pictures"
+    down = replace(real_motion, trans=real_motion.trans-[0, motion_floor(real_motion), 0])
+    assert motion_floor(real_motion)>.5
+    pictures = [render_frame(motion, 100, 320, 180).astype(int) for motion in (real_motion, down)]
+    assert np.abs(pictures[0]-pictures[1]).mean()<.5

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'knee_flexion', 'orthonormal_frame', 'leg_rotations', 'reachable_height',
-           'sole_height', 'remove_short_runs', 'contacts', 'smooth_rotations', 'floor_height', 'smooth_interpolation',
-           'planted_toe', 'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'solve_legs',
-           'remove_foot_skating']
+           'sole_height', 'remove_short_runs', 'contacts', 'motion_floor', 'on_floor', 'smooth_rotations',
+           'floor_height', 'smooth_interpolation', 'planted_toe', 'lifted_toe', 'planted_foot', 'swing_times',
+           'interpolate_frames', 'solve_legs', 'remove_foot_skating']
 
 # %% ../../nbs/110_body.footing.ipynb #9a862a05
 import numpy as np
@@ -119,6 +119,23 @@ def contacts(
         moving = np.linalg.norm(np.gradient(path[:,[0, 2]], axis=0), axis=-1)*fps if len(path)>1 else np.zeros(len(path))
         contact[:,k] = remove_short_runs(low[:,k]&(moving<speed), round(shortest*fps))
     return contact
+
+# %% ../../nbs/110_body.footing.ipynb #b8076a71
+def motion_floor(
+    motion:Motion,
+)->float: # m
+    "Where the floor lies"
+    toes = motion.positions()[:, SMPL_24.index("ltoes", "rtoes"), 1].min(1)
+    height = float(np.percentile(toes, 20))-TOE_HEIGHT
+    return 0. if abs(height)<.03 else height
+
+# %% ../../nbs/110_body.footing.ipynb #b2d427e5
+def on_floor(
+    motion:Motion,
+)->Motion: # The same one, if its floor is at 0
+    "A motion whose floor is at y = 0"
+    height = motion_floor(motion)
+    return replace(motion, trans=motion.trans-[0, height, 0]) if height else motion
 
 # %% ../../nbs/110_body.footing.ipynb #3ed22295
 def smooth_rotations(

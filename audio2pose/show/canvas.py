@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FLOOR', 'LINE', 'NEAR_WALL', 'FAR_WALL', 'DROP', 'vignette', 'floor_opacity', 'gradient_noise', 'floor_row',
            'draw_backdrop', 'draw_crossing', 'draw_lines', 'compose', 'Canvas', 'horizon', 'set_camera', 'update_spans',
-           'draw', 'render_still', 'check_drawable', 'camera_path', 'render_frame', 'contact_sheet', 'to_planes',
-           'video_frame']
+           'draw', 'render_still', 'check_finite', 'check_drawable', 'with_floor', 'camera_path', 'render_frame',
+           'contact_sheet', 'to_planes', 'video_frame']
 
 # %% ../../nbs/717_show.canvas.ipynb #e8f632a9
 import math
@@ -15,6 +15,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ..body.footing import motion_floor, on_floor
 from ..body.skin import bone_transforms, load_body
 from ..core import InputError
 from ..motion import Motion
@@ -288,6 +289,15 @@ def render_still(self:Canvas,
 Canvas.render_still = render_still
 
 # %% ../../nbs/717_show.canvas.ipynb #1269203b
+def check_finite(
+    caller:str, # Function, for the message
+    motion:Motion,
+):
+    "Refuse a motion with frames that are none"
+    finite = np.isfinite(np.c_[motion.poses.reshape(-1, 72), motion.trans]).all(1)
+    if not finite.all(): raise InputError(f"{caller}: frame {int(np.argmin(finite))} of the motion is not finite; generate it again, or cut it before that.")
+
+# %% ../../nbs/717_show.canvas.ipynb #03b80518
 def check_drawable(
     caller:str, # Function, for the message
     motion:Motion,
@@ -296,10 +306,18 @@ def check_drawable(
 ):
     "Refuse what cannot be drawn"
     if not len(motion): raise InputError(f"{caller}: the motion has no frames; give one of at least one frame.")
-    finite = np.isfinite(np.c_[motion.poses.reshape(-1, 72), motion.trans]).all(1)
-    if not finite.all(): raise InputError(f"{caller}: frame {int(np.argmin(finite))} of the motion is not finite; generate it again, or cut it before that.")
+    check_finite(caller, motion)
     for name,size in (("width", width), ("height", height)):
         if size%2 or not 64<=size<=4096: raise InputError(f"{caller}: {name} must be an even number of pixels from 64 to 4096, got {size}.")
+
+# %% ../../nbs/717_show.canvas.ipynb #e3f4f04b
+def with_floor(
+    motion:Motion,
+    camera:Camera|None,
+)->tuple[Motion, Camera|None]:
+    "A motion on the floor of the stage, and the camera moved with it"
+    height = motion_floor(motion)
+    return on_floor(motion), None if camera is None else camera.translated(np.array([0, -height, 0]))
 
 # %% ../../nbs/717_show.canvas.ipynb #0f0fbd09
 def camera_path(
@@ -308,9 +326,9 @@ def camera_path(
     camera:Camera|None=None, # `None` frames the dance
 ): # Yields (camera, transforms) for every frame
     "Camera and bone transforms of every frame"
-    shift = None
-    if camera is None: camera,shift = dance_camera(motion, aspect)
-    walks = shift is not None and shift.any()
+    motion,camera = with_floor(motion, camera)
+    camera,shift = dance_camera(motion, aspect) if camera is None else (camera, np.zeros(3))
+    walks = shift.any()
     for start in range(0, len(motion), 256):
         for i,transforms in enumerate(bone_transforms(motion[start:start+256]), start):
             yield (camera.translated(shift[i]) if walks else camera), transforms
@@ -326,8 +344,9 @@ def render_frame(
     "One picture of the dancer, as in the film"
     check_drawable("render_frame", motion, width, height)
     if not -len(motion)<=i<len(motion): raise InputError(f"render_frame: there is no frame {i}; the motion has {len(motion)}.")
-    i %= len(motion)
-    return Canvas(width, height).render_still(*next(camera_path(motion[i:i+1], width/height, camera)))
+    motion,camera = with_floor(motion, camera)
+    pose = motion[i%len(motion):][:1]
+    return Canvas(width, height).render_still(camera or dance_camera(pose, width/height)[0], bone_transforms(pose)[0])
 
 # %% ../../nbs/717_show.canvas.ipynb #8bca5a38
 def contact_sheet(
@@ -340,7 +359,7 @@ def contact_sheet(
     check_drawable("contact_sheet", motion, width, height)
     if n<1: raise InputError(f"contact_sheet: n must be at least 1, got {n}.")
     canvas,pictures,wanted = Canvas(width, height),[],[len(motion)*(2*k+1)//(2*n) for k in range(n)]
-    moments = Motion(motion.poses[wanted], motion.trans[wanted], motion.fps)
+    moments = Motion(motion.poses[wanted], on_floor(motion).trans[wanted], motion.fps)
     camera = framing_camera(moments.positions()-moments.trans[:, None]*[1, 0, 1], width/height)
     for root,transforms in zip(moments.trans, bone_transforms(moments)):
         pictures.append(canvas.render_still(camera.translated(root*[1, 0, 1]), transforms))
