@@ -809,20 +809,21 @@ def find_song(
 song_suffixes = {".wav", ".mp3", ".ogg", ".oga", ".flac", ".m4a", ".aac", ".opus", ".wma", ".aif", ".aiff", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"}
 
 def load_beats(
-    folder:str|os.PathLike, # Songs
+    folder:str|os.PathLike, # Songs, as sound or as the features that `prepare` wrote (.npy), which go before
     names:Sequence[str], # Of clips
     skip_bad:bool=False, # Go on after a song that cannot be read
 )->tuple[dict[str, np.ndarray], list[str]]: # Clip → beats, s, where there is a song; sentences about songs that cannot be read
     "Find and hear the songs of some clips"
     from audio2pose import audio
+    from audio2pose.pairs import read_song
     folder,music_beats,beats,messages = Path(folder),{},{},[]
     if not folder.is_dir(): raise InputError(f"{folder}: {'this is a file, give the folder it is in' if folder.exists() else 'no such folder'}")
-    songs = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in song_suffixes}
+    songs = {path.stem: path for path in sorted(folder.iterdir(), key=lambda path: (path.suffix==".npy", path.name)) if path.suffix.lower() in song_suffixes|{".npy"}}
     if not songs: raise InputError(f"{folder}: there are no songs in it; give the folder with the music of the motions")
     for name in names:
         if (path := find_song(name, songs)) is None: continue
         if path not in music_beats:
-            try: music_beats[path] = audio.beats(*audio.load(path), audio.song_bpm(path))
+            try: music_beats[path] = np.flatnonzero(read_song(path)[:, 34]>.5)/FPS if path.suffix==".npy" else audio.beats(*audio.load(path), audio.song_bpm(path))
             except InputError as error:
                 if not skip_bad: raise
                 music_beats[path] = None

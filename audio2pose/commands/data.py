@@ -28,12 +28,13 @@ def synth(
     sequences:Annotated[int, typer.Option(min=1, help="How many dances.")]=60,
     seconds:Annotated[float, typer.Option(help="Length of each, s.")]=30.,
     seed:Annotated[int, typer.Option(min=0, help="The whole set follows from it.")]=0,
+    official:Annotated[bool, typer.Option("--official", help="Official names, splits and lengths; --seconds is the length of the songs.")]=False,
     workers:Annotated[int, typer.Option(min=1, help="Processes.")]=1,
 ):
     "Make a synthetic AIST++. Composes songs and choreographs dances; a second call makes only what is missing."
-    from audio2pose.data.synthetic import synthesise
+    from audio2pose.data.synthetic import synthesise, synthesise_official
     folder = folder or data_folder()/"synthetic"
-    names = synthesise(folder, sequences, seed, seconds, workers)
+    names = (synthesise_official if official else synthesise)(folder, sequences, seed, seconds, workers)
     typer.echo(f"{len(names)} sequences")
     typer.echo(escape_line(str(folder.absolute())))
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SCALING', 'IMAGE', 'beat_energy', 'choreograph_song', 'sequence_names', 'music_bpm', 'derived_seed', 'sequence',
            'camera_ring', 'project', 'keypoints_3d', 'keypoints_2d', 'write_pickle', 'write_ground_truth',
-           'write_sequence', 'split_names', 'synthesise']
+           'write_sequence', 'split_names', 'write_lists', 'write_sequences', 'synthesise', 'official_names',
+           'official_seconds', 'write_official_sequence', 'synthesise_official']
 
 # %% ../../nbs/230_data.synthetic.ipynb #7b58da2e
 import json
@@ -21,6 +22,8 @@ from scipy.spatial.transform import Rotation
 from tqdm.auto import tqdm
 
 from ..core import FPS, InputError, atomic
+from .aist import SPLITS, expected_frames, ignored_names, parse_name
+from .aist import split_names as official_split_names
 from ..engine.workers import Resources, WorkerDiedError, map_items
 from .choreography import Dance, choreograph, styles
 from .music import Song, compose
@@ -79,12 +82,15 @@ def derived_seed(
 def sequence(
     name:str, # AIST++ sequence name
     seed:int=0, # Of the whole set
-    seconds:float=30., # Length of the song
+    seconds:float=30., # Length of the dance
+    song_seconds:float|None=None, # Of the song; as long as the dance unless given
 )->tuple[Song, Dance]:
     "Compose and choreograph one named sequence"
     genre,music = name[1:3],name.split("_")[-2]
-    song = compose(derived_seed(seed, music), bpm=music_bpm(music), seconds=seconds, style=genre)
-    return song, choreograph_song(song, genre, derived_seed(seed, name))
+    song = compose(derived_seed(seed, music), bpm=music_bpm(music), seconds=song_seconds or seconds, style=genre)
+    if not song_seconds: return song, choreograph_song(song, genre, derived_seed(seed, name))
+    beats = np.asarray(song.beats)
+    return song, choreograph(beats[beats<seconds], beat_energy(song)[beats<seconds], seconds, genre, derived_seed(seed, name))
 
 # %% ../../nbs/230_data.synthetic.ipynb #874f5dc1
 SCALING = 93. # Units per metre in the files
@@ -170,14 +176,15 @@ def write_sequence(
     name:str, # AIST++ sequence name
     folder:Path,
     seed:int,
-    seconds:float,
+    seconds:float, # Of the dance
+    song_seconds:float|None=None, # Of its song; as long as the dance unless given
 )->str: # "made", or "kept" when everything was there
     "Make all files of one sequence that are missing"
     music = name.split("_")[-2]
     files = {kind: folder/kind/f"{name}.pkl" for kind in ("motions", "keypoints3d", "keypoints2d")}
     truth,wav = folder/"truth"/f"{name}.json",folder/"wav"/f"{music}.wav"
     if all(path.exists() for path in (*files.values(), truth, wav)): return "kept"
-    song,dance = sequence(name, seed, seconds)
+    song,dance = sequence(name, seed, seconds, song_seconds)
     points = keypoints_3d(dance.motion)
     rng = np.random.default_rng(derived_seed(seed, name+"/cameras"))
     raw = points+rng.normal(0, .8, points.shape)
@@ -198,6 +205,25 @@ def split_names(
     return dict(train=[name for name in names if name not in set(held_back)], val=held_back[::2], test=held_back[1::2])
 
 # %% ../../nbs/230_data.synthetic.ipynb #0060b68f
+def write_lists(
+    folder:Path,
+    splits:dict[str, list[str]], # train, val, test
+    ignored:list[str],
+    names:list[str], # All sequences
+    seed:int,
+):
+    "Splits, ignore list and cameras of a tree"
+    lists = {f"splits/crossmodal_{split}.txt": members for split,members in splits.items()}
+    lists |= {"ignore_list.txt": ignored, "cameras/mapping.txt": [f"{name} ring" for name in names]}
+    for file,lines in lists.items():
+        with atomic(folder/file) as scratch: scratch.write_text("".join(f"{line}\n" for line in lines))
+    with atomic(folder/"cameras"/"ring.json") as scratch: scratch.write_text(json.dumps(camera_ring(seed), indent=1))
+
+def write_sequences(work, names:list[str], workers:int, progress:bool):
+    "Make the files of all sequences"
+    for name,result in tqdm(map_items(work, names, Resources(workers)), total=len(names), desc="sequences", disable=not progress):
+        if isinstance(result, WorkerDiedError): raise InputError(f"synthesise: {name}: {result} What is made is kept; run again, with fewer workers")
+
 def synthesise(
     folder:Path, # Where the tree goes
     sequences:int=60, # How many
@@ -210,13 +236,51 @@ def synthesise(
     if sequences<1: raise InputError(f"synthesise: sequences must be at least 1, got {sequences}")
     if seconds<8: raise InputError(f"synthesise: a sequence needs at least 8 s for its phrases, got {seconds:g}")
     folder,names = Path(folder),sequence_names(sequences)
-    work = partial(write_sequence, folder=folder, seed=seed, seconds=seconds)
-    bar = partial(tqdm, total=len(names), desc="sequences", disable=not progress)
-    for name,result in bar(map_items(work, names, Resources(workers))):
-        if isinstance(result, WorkerDiedError): raise InputError(f"synthesise: {name}: {result} What is made is kept; run again, with fewer workers")
-    lists = {f"splits/crossmodal_{split}.txt": members for split,members in split_names(names).items()}
-    lists |= {"ignore_list.txt": [], "cameras/mapping.txt": [f"{name} ring" for name in names]}
-    for file,lines in lists.items():
-        with atomic(folder/file) as scratch: scratch.write_text("".join(f"{line}\n" for line in lines))
-    with atomic(folder/"cameras"/"ring.json") as scratch: scratch.write_text(json.dumps(camera_ring(seed), indent=1))
+    write_sequences(partial(write_sequence, folder=folder, seed=seed, seconds=seconds), names, workers, progress)
+    write_lists(folder, split_names(names), [], names, seed)
+    return names
+
+# %% ../../nbs/230_data.synthetic.ipynb #9228d19e
+def official_names(
+    sequences:int=60, # How many in all, at least 46
+)->list[str]: # The 40 of the validation and test splits, 2 ignored ones, the others to train on, one in eight of them advanced
+    "Names out of AIST++'s own lists, spread over the genres"
+    if sequences<46: raise InputError(f"official_names: 40 sequences are held back and 2 ignored; with fewer than 4 to train on there is no set, got {sequences}")
+    held = [name for split in ("val", "test") for name in official_split_names(split)]
+    ignored = [name for name in ignored_names() if "_sBM_" in name][:2]
+    advanced,basic = ([name for name in sorted(official_split_names("train"), key=lambda name: (-parse_name(name).bpm, name)) if f"_s{kind}_" in name] for kind in ("FM", "BM"))
+    count = sequences-len(held)-len(ignored)
+    queues = {genre: [name for name in basic if name[1:3]==genre] for genre in styles}
+    rounds = [queue[i] for i in range(count) for queue in queues.values() if i<len(queue)]
+    return [*held, *ignored, *advanced[:count//8], *rounds[:count-count//8]]
+
+# %% ../../nbs/230_data.synthetic.ipynb #4be01126
+def official_seconds(
+    name:str, # AIST++ sequence name
+)->float: # s
+    "How long the real dance of that name lasts: 16 beats, an advanced one 64"
+    parsed = parse_name(name)
+    frames = expected_frames(parsed) or round(64*60/parsed.bpm*FPS)
+    return frames/FPS
+
+def write_official_sequence(name:str, folder:Path, seed:int, song_seconds:dict[str, float]): return write_sequence(name, folder, seed, official_seconds(name), song_seconds[name.split("_")[-2]])
+
+# %% ../../nbs/230_data.synthetic.ipynb #20f48782
+def synthesise_official(
+    folder:Path, # Where the tree goes
+    sequences:int=60, # How many, see `official_names`
+    seed:int=0, # The whole set follows from it
+    song_seconds:float=60., # Length of each song; a longer dance has a longer one
+    workers:int=1, # Processes
+    progress:bool=True,
+)->list[str]: # Names
+    "Write a synthetic AIST++ under official names, in official lengths and splits; a second call makes only what is missing"
+    folder,names,songs = Path(folder),official_names(sequences),{}
+    for name in names:
+        music = name.split("_")[-2]
+        songs[music] = max(songs.get(music, song_seconds), official_seconds(name)+.5)
+    write_sequences(partial(write_official_sequence, folder=folder, seed=seed, song_seconds=songs), names, workers, progress)
+    here,ignored = set(names),set(ignored_names())
+    splits = {split: [name for name in official_split_names(split, ignored=True) if name in here] for split in SPLITS}
+    write_lists(folder, splits, [f"{name} " for name in names if name in ignored], names, seed)
     return names

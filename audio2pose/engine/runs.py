@@ -7,9 +7,9 @@ __all__ = ['RUN_LOCK', 'notebooks_folder', 'find_file', 'import_notebook_tool', 
            'notebook_parameters', 'cast_value', 'typed_as', 'typed_as_any', 'resolve_parameters', 'parse_parameters',
            'read_yaml', 'load_parameters', 'imported_files', 'source_files', 'notebook_code', 'digest', 'RunPlan',
            'plan_runs', 'fingerprint', 'data_fingerprints', 'installed_versions', 'git_commit', 'device_name',
-           'read_json', 'write_json', 'write_metrics', 'manifest', 'execute', 'failure_reason', 'write_html', 'Outcome',
-           'finish_run', 'timed', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid', 'mark_failed',
-           'finished_outcome', 'run_many', 'collect_runs', 'run_grid']
+           'read_json', 'write_json', 'write_metrics', 'write_record', 'check_space', 'manifest', 'execute',
+           'failure_reason', 'write_html', 'Outcome', 'finish_run', 'timed', 'is_current', 'run_plan', 'run', 'Grid',
+           'combinations', 'read_grid', 'mark_failed', 'finished_outcome', 'run_many', 'collect_runs', 'run_grid']
 
 # %% ../../nbs/760_engine.runs.ipynb #e4236258
 import ast
@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -269,10 +270,11 @@ def plan_runs(
 # %% ../../nbs/760_engine.runs.ipynb #f7e5c2a7
 def fingerprint(
     path:Path, # File or folder
+    without:Path|None=None, # A folder in it that does not count
     piece:int=1<<20, # Bytes
 )->str: # 16 hexadecimal digits
     "A hash of names, sizes and contents, of large files five pieces only"
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not (without and without in file.parents)) if path.is_dir() else [path]
     parts = []
     for file in files:
         size = file.stat().st_size
@@ -289,7 +291,8 @@ def data_fingerprints(
 )->dict[str, str]: # Parameter → fingerprint
     "The files and folders that a run begins from"
     given = {name: plan.place/value for name,value in plan.parameters.items() if isinstance(value, str) and value and name!="out" and len(value)<1000}
-    return {name: fingerprint(path) for name,path in given.items() if path.exists() and path.resolve() not in plan.folder.resolve().parents}
+    out = plan.place/str(plan.parameters.get("out") or plan.folder)
+    return {name: fingerprint(path, out) for name,path in given.items() if path.exists() and path.resolve() not in plan.folder.resolve().parents}
 
 # %% ../../nbs/760_engine.runs.ipynb #1d683f68
 def installed_versions()->dict[str, str]:
@@ -343,14 +346,40 @@ def write_json(
 def write_metrics(
     out:str|os.PathLike, # The notebook's `out`
     metrics:dict, # Numbers, texts, or lists and dicts of them
+    notebook:str="", # Name of the run notebook, where its parameters are to be recorded, too
+    names:dict|None=None, # Its `globals()`
 ):
-    "Write `metrics.json`, the numbers by which a run is compared with others"
+    "Write `metrics.json`, the numbers by which a run is compared with others; a record, too, where there is none"
     def plain(value):
         if isinstance(value, dict): return {str(key): plain(part) for key,part in value.items()}
         if isinstance(value, (list, tuple)): return [plain(part) for part in value]
         if hasattr(value, "item"): value = value.item() # NumPy's and torch's numbers
         return None if value!=value else value # JSON has no NaN
     write_json(Path(out)/"metrics.json", plain(metrics))
+    if notebook and read_json(Path(out)/"manifest.json").get("status")!="running": write_record(Path(out), notebook, names or {})
+
+def write_record(
+    out:Path,
+    notebook:str, # Name of the run notebook
+    names:dict, # Its `globals()`
+):
+    "The record of a notebook that plain papermill, or nobody but Jupyter, has run"
+    parameters = {name: names.get(name) for name in notebook_parameters(find_file(notebook, ".ipynb"))}
+    ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_json(out/"manifest.json", dict(run=f"{notebook}/{out.name}", status="done", reason="", notebook=f"{notebook}.ipynb", parameters=parameters, seed=parameters.get("seed"), **git_commit(),
+               versions=installed_versions(), device=device_name(str(parameters.get("device", "cpu"))), host=platform.node(), started=ended, finished=ended, seconds=None, attempts=1))
+
+# %% ../../nbs/760_engine.runs.ipynb #723e2be0
+def check_space(
+    out:str|os.PathLike, # Folder to write to, there or not
+    needed:float, # Bytes
+    what:str, # That is to be written
+):
+    "Refuse to begin what will not fit on the disk"
+    place = Path(out).absolute()
+    while not place.exists(): place = place.parent
+    free = shutil.disk_usage(place).free
+    if free<needed: raise InputError(f"{what} take {needed/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
 
 # %% ../../nbs/760_engine.runs.ipynb #080ec85e
 def manifest(
@@ -433,7 +462,8 @@ def finish_run(
     record |= dict(status="failed" if reason else "done", reason=reason, seconds=round(record["seconds"]+seconds, 3), finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     if not reason:
         write_html(folder/"run.ipynb", folder/"run.html")
-        if not (folder/"metrics.json").exists(): write_json(folder/"metrics.json", {})
+        elsewhere = plan.place/str(plan.parameters.get("out") or folder)
+        if not (folder/"metrics.json").exists() or elsewhere.resolve()!=folder.resolve(): write_json(folder/"metrics.json", read_json(elsewhere/"metrics.json"))
     write_json(folder/"manifest.json", record)
     return Outcome(plan, record["status"], reason)
 
@@ -450,6 +480,15 @@ def timed(
 # %% ../../nbs/760_engine.runs.ipynb #56487c6e
 RUN_LOCK = ".run-lock"
 
+def is_current(
+    plan:RunPlan,
+    before:dict, # Its manifest
+)->bool:
+    "Whether a run is done, and the folders it began from, as far as they are still there, hold the same"
+    if before.get("status")!="done": return False
+    now = {name: digits for name,digits in data_fingerprints(plan).items() if (plan.place/plan.parameters[name]).is_dir()}
+    return all(digits==now.get(name, digits) for name,digits in before.get("data", {}).items())
+
 def run_plan(
     plan:RunPlan,
     retry:bool=False, # Try again what failed before
@@ -461,7 +500,7 @@ def run_plan(
     try:
         with lock_folder(plan.folder, RUN_LOCK, math.inf if wait else 0.):
             before = read_json(plan.folder/"manifest.json")
-            if before.get("status")=="done": return Outcome(plan, "kept")
+            if is_current(plan, before): return Outcome(plan, "kept")
             if before.get("status")=="failed" and not before.get("killed") and not retry: return Outcome(plan, "failed", before["reason"])
             record = manifest(plan)
             record["seconds"],record["attempts"] = before.get("seconds", 0.), before.get("attempts", 0)+1
@@ -537,7 +576,7 @@ def finished_outcome(
 )->Outcome|None:
     "The outcome of a run that needs no doing"
     before = read_json(plan.folder/"manifest.json")
-    if before.get("status")=="done": return Outcome(plan, "kept")
+    if is_current(plan, before): return Outcome(plan, "kept")
     if before.get("status")=="failed" and not before.get("killed") and not retry: return Outcome(plan, "failed", before["reason"])
     return None
 
@@ -570,13 +609,15 @@ def run_many(
 
 # %% ../../nbs/760_engine.runs.ipynb #92576757
 def collect_runs(
-    root:str|os.PathLike|None=None, # Folder of all runs; `DATA/runs` unless given
+    root:str|os.PathLike|None=None, # Folder of all runs, or of their `out` folders; `DATA/runs` unless given
     notebook:str="*", # Only those of this one
 )->list[dict]: # Manifests, each with `metrics` and `folder`, oldest first
     "All runs there are"
     root = Path(root or data_folder()/"runs")
-    found = [read_json(path) | dict(metrics=read_json(path.parent/"metrics.json"), folder=str(path.parent)) for path in root.glob(f"{notebook}/*/manifest.json")]
-    return sorted(found, key=lambda record: (record.get("started", ""), record["folder"]))
+    places = [path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/manifest.json")]
+    found = [read_json(place/"manifest.json") | dict(metrics=read_json(place/"metrics.json"), folder=str(place)) for place in places]
+    wanted = [record for record in found if notebook=="*" or record.get("notebook")==f"{notebook}.ipynb"]
+    return sorted(wanted, key=lambda record: (record.get("started", ""), record["folder"]))
 
 # %% ../../nbs/760_engine.runs.ipynb #5ed1ea8b
 def run_grid(
