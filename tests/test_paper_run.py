@@ -1,0 +1,140 @@
+"The paper's run on a twin of AIST++: from the archive to the table, by audio2pose run and by plain papermill, with the shipped parameter files."
+import functools
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio2pose.data.aist import split_names
+from audio2pose.data.synthetic import synthesise_official
+from audio2pose.engine.runs import notebooks_folder, read_json
+from audio2pose.motion import Motion
+
+BIN = Path(sys.executable).parent
+PARAMS = notebooks_folder()/"params"/"paper"
+CPU = dict(device="cpu", precision="fp32", threads=1)
+TINY = dict(size="tiny", batch=4)
+STAGES = { # What is smaller than in the full run, and nothing else
+    "1_prepare": dict(workers=2), "4_train": CPU|TINY|dict(compile=False, steps=8, validate_every=8), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
+    "6_evaluate": dict(references=50, draws=10, threads=1), "7_ablation": CPU|TINY|dict(steps=6, seconds=3., commit=10, draws=10, dances=4), "8_report": {}}
+
+
+def command(*words, cwd, code=0):
+    "A command in a process of its own, and what it says"
+    env = {name: value for name,value in os.environ.items() if name!="AUDIO2POSE_SHARED"} | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False, env=env, timeout=300)
+    assert done.returncode==code and "Traceback" not in done.stderr*(words[0].name=="audio2pose"), done.stdout[-2000:]+done.stderr[-2000:]
+    return done.stdout+done.stderr
+
+
+def flags(parameters): return [word for name,value in parameters.items() for word in ("-p", f"{name}={value}")]
+
+
+def run_stage(stage, cwd, more=None): return command(BIN/"audio2pose", "run", stage, "-f", "params/paper", *flags(STAGES[stage]|(more or {})), cwd=cwd)
+
+
+def papermill_stage(stage, cwd):
+    "Plain papermill, with the very same file"
+    pairs = [word for name,value in STAGES[stage].items() for word in ("-p", name, str(value))]
+    command(BIN/"papermill", notebooks_folder()/f"{stage}.ipynb", cwd/f"{stage}.ipynb", "-f", PARAMS/f"{stage}.yaml", *pairs, "--no-progress-bar", "--cwd", cwd, cwd=cwd)
+    return (cwd/f"{stage}.ipynb").read_text()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    "The archive of annotations, the songs and the list of videos of a twin with official names, behind a local address"
+    home = tmp_path_factory.mktemp("server")
+    tree = home/"twin"
+    names = synthesise_official(tree, 52, song_seconds=12.5, workers=2, progress=False)
+    (home/"music").mkdir()
+    for path in (tree/"wav").glob("*.wav"): soundfile.write(home/"music"/f"{path.stem}.mp3", *soundfile.read(path))
+    with zipfile.ZipFile(home/"fullset.zip", "w") as archive:
+        for folder in ("motions", "keypoints3d", "keypoints2d", "cameras", "splits"):
+            for path in sorted((tree/folder).iterdir()): archive.write(path, f"aist_plusplus_final/{folder}/{path.name}")
+        archive.write(tree/"ignore_list.txt", "aist_plusplus_final/ignore_list.txt")
+    (home/"video_list.txt").write_text("\n".join(names))
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words): pass
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=home)) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}", names
+        serving.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chain(server, tmp_path_factory):
+    "A folder in which the whole chain was run by audio2pose run"
+    (address,names),home = server,tmp_path_factory.mktemp("paper")
+    command(BIN/"audio2pose", "data", "download", "--accept-terms", "--genre", "all", "--what", "annotations,music", "--annotations-url", f"{address}/fullset.zip",
+            "--music-base", f"{address}/music", "--list", f"{address}/video_list.txt", cwd=home)
+    assert len(list((home/"data"/"aist"/"motions").glob("*.pkl")))==len(names)
+    assert f"{len(names)} sequences (official), 0 issues" in command(BIN/"audio2pose", "data", "verify", "--workers", "2", cwd=home)
+    for stage in STAGES: run_stage(stage, home)
+    return home
+
+
+def table_numbers(home):
+    "Numbers of the two tables, by protocol, row and column"
+    evaluation = read_json(home/"data"/"paper"/"evaluate"/"evaluation.json")
+    return {(protocol, row["name"], column): score["value"] for protocol,table in evaluation["tables"].items() for row in table["rows"] if row["source"]!="published" for column,score in row["scores"].items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_chain(chain):
+    paper = chain/"data"/"paper"
+    dances = {path.stem: Motion.load(path) for path in (paper/"dances").glob("*.npz")}
+    assert sorted(dances)==sorted(split_names("test")) and {len(dance) for dance in dances.values()}=={120+180}
+    for name in list(dances)[::7]: # They begin with the real dance, and are the trained model's
+        np.testing.assert_allclose(dances[name][:120].positions(), Motion.load(chain/"data"/"aist"/"motions"/f"{name}.pkl")[:120].positions(), atol=2e-3)
+    assert read_json(paper/"dances"/"dances.json")["made_by"]=="data/paper/train/model"
+    evaluation = read_json(paper/"evaluate"/"evaluation.json")
+    assert evaluation["tables"].keys()=={"mint-2021", "bailando-2022"}
+    for table in evaluation["tables"].values(): assert {name: table["settings"][name] for name in ("generated", "references", "skip")}==dict(generated=20, references=50, skip=2.)
+    assert sorted(evaluation["tables"]["mint-2021"]["clips"])==sorted(dances)
+    report = (chain/"data"/"runs"/"8_report").glob("*/run.ipynb")
+    text = next(report).read_text()
+    table = (paper/"evaluate"/"evaluation.md").read_text().splitlines()
+    for line in table: # Every row of the report is a row of this evaluation
+        if line.startswith("| **generated**"): assert json.dumps(line)[1:-1] in text
+    row = read_json(paper/"ablation"/"metrics.json")
+    assert row["clips"]==4 and row["references"]==50 and row["steps"]==6 and f"{row['fid_k']:.4g}" in text
+    train = read_json(paper/"train"/"metrics.json")
+    assert train["step"]==8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_plain_papermill_gives_the_same(chain, tmp_path):
+    (tmp_path/"data").mkdir()
+    (tmp_path/"data"/"aist").symlink_to(chain/"data"/"aist")
+    (tmp_path/"data"/"aist-prepared").symlink_to(chain/"data"/"aist-prepared") # What is prepared already is looked through, and kept
+    text = {stage: papermill_stage(stage, tmp_path) for stage in STAGES}
+    here,there = table_numbers(tmp_path),table_numbers(chain)
+    assert here.keys()==there.keys() and here
+    np.testing.assert_allclose(list(here.values()), list(there.values()), rtol=1e-5)
+    generated = next(line for line in (tmp_path/"data"/"paper"/"evaluate"/"evaluation.md").read_text().splitlines() if line.startswith("| **generated**"))
+    assert json.dumps(generated)[1:-1] in text["8_report"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_second_thoughts(chain):
+    "More seconds train nothing again; wrong ones, and a wrong count, are found before anything is trained or scored"
+    trained = chain/"data"/"paper"/"trained"
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.name!=".lock"}
+    run_stage("7_ablation", chain, dict(seconds=2.5))
+    after = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.name!=".lock"}
+    assert {path for path in before if path.suffix in (".pt", ".safetensors") and before[path]!=after.get(path)}==set() and after.keys()==before.keys()
+    said = command(BIN/"audio2pose", "run", "7_ablation", "-f", "params/paper", *flags(STAGES["7_ablation"]|dict(seconds=20., seed=5)), cwd=chain, code=2)
+    assert "20 s were asked for, but 4 of 4 songs end too early" in said and not list(trained.glob("*seed5*"))
+    said = command(BIN/"audio2pose", "run", "6_evaluate", "-f", "params/paper", *flags(STAGES["6_evaluate"]|dict(references=1320)), cwd=chain, code=2)
+    assert "must hold 1320 valid motions, here are 50 (52 files, 2 of them on the ignore list)" in said
