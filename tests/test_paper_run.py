@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audio2pose.audio import resample
 from audio2pose.data.aist import split_names
 from audio2pose.data.synthetic import synthesise_official
 from audio2pose.engine.runs import notebooks_folder, read_json
@@ -55,7 +56,9 @@ def server(tmp_path_factory):
     tree = home/"twin"
     names = synthesise_official(tree, 52, song_seconds=12.5, workers=2, progress=False)
     (home/"music").mkdir()
-    for path in (tree/"wav").glob("*.wav"): soundfile.write(home/"music"/f"{path.stem}.mp3", *soundfile.read(path))
+    for path in (tree/"wav").glob("*.wav"):
+        y,sr = soundfile.read(path)
+        soundfile.write(home/"music"/f"{path.stem}.mp3", resample(y, sr, 32000), 32000)
     with zipfile.ZipFile(home/"fullset.zip", "w") as archive:
         for folder in ("motions", "keypoints3d", "keypoints2d", "cameras", "splits"):
             for path in sorted((tree/folder).iterdir()): archive.write(path, f"aist_plusplus_final/{folder}/{path.name}")
