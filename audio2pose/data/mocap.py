@@ -372,15 +372,15 @@ def tempo(
     low:float=75., # Beats per minute
     high:float=150.,
 )->float: # Beats per minute
-    "The tempo at which dances repeat themselves every two, four, eight and sixteen beats"
+    "The tempo at which dances repeat themselves every two, four, eight, sixteen and twenty-four beats"
     bpms,total = np.exp(np.linspace(np.log(low), np.log(high), 1200)),0.
     for motion in motions:
         alike = self_similarity(motion)
         at = lambda beats: np.interp(beats*60*motion.fps/bpms, np.arange(len(alike)), alike, right=0.)
-        total = total+.3*at(2)+at(4)+at(8)+.5*at(16)+.75*harmonic_strength(motion, bpms)
+        total = total+.3*at(2)+at(4)+at(8)+.7*at(16)+.5*at(24)+.3*harmonic_strength(motion, bpms)
         steps = landings(motion)
         for share in (1, .5) if len(steps)>4 else ():
-            total = total+.5*np.abs((np.exp(-2j*np.pi*share*np.outer(bpms/60, steps[:,0]))*steps[:,1]).sum(1))/steps[:,1].sum()
+            total = total+.2*np.abs((np.exp(-2j*np.pi*share*np.outer(bpms/60, steps[:,0]))*steps[:,1]).sum(1))/steps[:,1].sum()
     return float(bpms[np.argmax(total)])
 
 # %% ../../nbs/217_data.mocap.ipynb #f551bd4c
