@@ -28,6 +28,7 @@ from . import audio as song_audio
 from .beats import Beats, beats_from, with_beats
 from .core import FPS, InputError
 from .data.choreography import choreograph, styles
+from .data.mocap import Filter, read_motion
 from .body.footing import TOE_HEIGHT, remove_foot_skating
 from .models.fact import FACT, FACTConfig, Linear, find_weights
 from .models.motion_flow import MotionFlow, metadata_of
@@ -490,12 +491,13 @@ def load_dancer(
 
 # %% ../nbs/610_generate.ipynb #119ffe91
 def check_seed_motion(
-    path:str|os.PathLike|None, # A motion file, or nothing
+    path:str|os.PathLike|None, # A motion file of any kind that `data.mocap.read_motion` reads, or nothing
 )->Motion|None:
-    "A motion that can be continued"
+    "A motion that can be continued; a capture is filtered and brought to SMPL-24"
     if path is None: return None
-    motion = Motion.load(path)
+    motion = read_motion(path, Filter())
     if motion.seconds<.5: raise InputError(f"{path}: the seed motion must be at least half a second long, got {motion!r}")
+    if not (np.isfinite(motion.poses).all() and np.isfinite(motion.trans).all()): raise InputError(f"{path}: the seed motion is not finite everywhere; cut out what is not")
     return motion
 
 # %% ../nbs/610_generate.ipynb #b8755e67

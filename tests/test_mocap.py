@@ -14,10 +14,11 @@ from audio2pose.data.cmu import fetch_cmu, read_amc
 from audio2pose.data.download import FetchOptions
 from audio2pose.data.g1 import fetch_g1, g1_captures, read_g1
 from audio2pose.data.mocap import Filter, active_frames, filter_capture, find_beats, import_folder, landings, read_motion, resample_capture
+from audio2pose.generate import check_seed_motion
 from audio2pose.metrics.contact import sliding_contacts
 from audio2pose.metrics.realism import knee_angles, largest_rotation
 from audio2pose.motion import Motion
-from audio2pose.show.export import bvh
+from audio2pose.show.export import bvh, gltf
 from audio2pose.skeleton import SMPL_24
 
 BONES = {"lhipjoint": ("root", (.6, -.75, .2), 2), "lfemur": ("lhipjoint", (.34, -.94, 0), 7), "ltibia": ("lfemur", (.34, -.94, 0), 7), "lfoot": ("ltibia", (.1, -.3, .95), 2), "ltoes": ("lfoot", (0, 0, 1), 1),
@@ -84,6 +85,27 @@ def test_motion_to_bvh_and_back(tmp_path):
         bvh(motion, tmp_path/f"{unit}.bvh", unit)
         back = read_motion(tmp_path/f"{unit}.bvh")
         assert np.abs(back.positions()-motion.positions()).max()<.001 and abs(back.fps-60)<1e-3
+
+
+def test_any_format_may_be_continued(tmp_path):
+    "What `dance --seed-motion` takes"
+    motion = stepping(100, counts=4)
+    gltf(motion, tmp_path/"a.glb")
+    bvh(motion, tmp_path/"a.bvh")
+    motion.save(tmp_path/"a.npz")
+    motion.save(tmp_path/"a.pkl")
+    numbers = np.zeros((120, 36))
+    numbers[:,2],numbers[:,6] = .78,1
+    np.savetxt(tmp_path/"a.csv", numbers, delimiter=",")
+    for path in (*sorted(tmp_path.glob("a.*")), write_amc(tmp_path)):
+        past = check_seed_motion(path)
+        assert past.seconds>=.5 and np.isfinite(past.positions()).all(), path
+        assert past.positions()[:,SMPL_24.index("ltoes")].min()>-.02, path
+    for name,told in (("a.fbx", "Blender"), ("one.npz", "one frame|half a second"), ("short.npz", "half a second"), ("nan.npz", "finite")):
+        if name=="a.fbx": (tmp_path/name).write_bytes(b"Kaydara FBX Binary")
+        else: np.savez(tmp_path/name, poses=np.full((60, 24, 3), np.nan) if name[0]=="n" else np.zeros((1 if name[0]=="o" else 20, 24, 3)), trans=np.zeros((60 if name[0]=="n" else 1 if name[0]=="o" else 20, 3)), fps=60)
+        with pytest.raises(InputError, match=told) as error: check_seed_motion(tmp_path/name)
+        assert name in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("bpm", [82, 100, 128])

@@ -121,3 +121,45 @@ def test_a_horse_is_no_person(tmp_path):
     poses[:,16],poses[:,17] = [0, 0, -1.4],[0, 0, 1.4]
     for names in (MIXAMO, NUMBERS):
         with pytest.raises(InputError): read_bvh(write_bvh(tmp_path/"horse.bvh", Motion(poses, horse.trans, 60), names))
+
+
+def floor_of(motion): return np.percentile(motion.positions()[:,SMPL_24.index("ltoes", "rtoes"),1].min(1), 10)
+
+
+@pytest.mark.parametrize("height", [-.93, 7.])
+def test_a_clip_without_a_floor_gets_one(tmp_path, height):
+    "Captures whose pelvis is the origin, or that float: the feet say where the floor is"
+    motion = dancer()
+    capture,joints = read_bvh(write_bvh(tmp_path/"a.bvh", Motion(motion.poses, motion.trans+[0, height, 0], 60), MIXAMO))
+    assert abs(floor_of(retarget(capture, joints))-.03)<.01
+
+
+@pytest.mark.parametrize("fps", [500, 24])
+def test_any_frame_rate_is_brought_to_sixty(tmp_path, fps):
+    from audio2pose.data.mocap import clean_clip
+    motion = dancer(240).resample(fps)
+    clip = clean_clip(write_bvh(tmp_path/"a.bvh", Motion(motion.poses, motion.trans, fps), MIXAMO))
+    assert clip.motion.fps==60 and abs(clip.done["fps"]-fps)<.5 and abs(clip.done["start"]+clip.motion.seconds+clip.done["cut_after"]-4)<.1
+    assert abs(floor_of(clip.motion)-.03)<.01
+
+
+@pytest.mark.parametrize(["drop", "named"], [(("lhand", "rhand", "ltoes", "rtoes", "neck"), None), (("lelbow",), "elbow"), (("lknee", "rknee"), "knee")])
+def test_missing_joints_are_marked_or_named(tmp_path, drop, named):
+    def read():
+        hidden = {*drop, *(name for name in SMPL_24.names if any(SMPL_24.parents[SMPL_24.index(name)]==SMPL_24.index(other) for other in drop))}
+        return read_bvh(write_bvh(tmp_path/"a.bvh", dancer(60), MIXAMO, drop=hidden))
+    if named is None: return np.testing.assert_array_equal(retarget(*read()).known[SMPL_24.index("lhip", "relbow", "head")], [True, True, False])
+    with pytest.raises(InputError, match="a.bvh") as error: read()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("told", ["one frame", "finite"])
+def test_one_frame_or_holes_leave_nothing_behind(tmp_path, told):
+    from audio2pose.data.mocap import import_folder
+    (tmp_path/"in").mkdir()
+    path = write_bvh(tmp_path/"in"/"a.bvh", dancer(), MIXAMO)
+    if told=="one frame": path.write_text("\n".join(path.read_text().replace("Frames: 180", "Frames: 1").splitlines()[:-179])+"\n")
+    else: path.write_text(path.read_text()[:-9]+"nan\n")
+    report = import_folder(tmp_path/"in", tmp_path/"out", progress=False)
+    assert not report["clips"] and len(report["left_out"])==1 and [file.name for file in (tmp_path/"out").iterdir()]==["report.json"]
+    assert told in report["left_out"]["a.bvh"] and "\n" not in report["left_out"]["a.bvh"]

@@ -172,7 +172,7 @@ def dance(
     seed:Annotated[int, typer.Option(min=0, help="Another seed, another dance; the same seed, the same bytes.")]=0,
     style:Annotated[str|None, typer.Option(help="A style the dancer was taught, such as salsa or street, or an AIST++ code: BR PO LO MH LH HO WA KR JS JB.", show_default="the seed decides")]=None,
     energy:Annotated[float, typer.Option(help="How fast joints move: 1 as usual, 0.25 to 4.")]=1.,
-    seed_motion:Annotated[Path|None, typer.Option(help="A motion to continue, npz or pkl; half a second or more.", show_default=False)]=None,
+    seed_motion:Annotated[Path|None, typer.Option(help="A motion to continue: BVH, AMC beside its ASF, glTF, npz, pkl; half a second or more.", show_default=False)]=None,
     model:Annotated[str|None, typer.Option(help="fact, or a model folder, file, or hub name owner/name.", show_default="the shipped dancer")]=None,
     commit:Annotated[int|None, typer.Option(min=1, help="With FACT: frames kept of each prediction; 1 is exact, more is faster.", show_default="10")]=None,
     film:Annotated[bool, typer.Option(help="Also write an mp4.")]=True,
