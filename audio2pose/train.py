@@ -8,9 +8,9 @@ __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learnin
            'Prefetcher', 'velocity_loss', 'TrainingObjective', 'mean_squared_velocity', 'make_ema', 'NoEMA', 'rollout',
            'rollout_metrics', 'to_motion', 'dance_metrics', 'Validator', 'resolve_device', 'resolve_precision',
            'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'load', 'read_log',
-           'write_log', 'use_onednn', 'restore_linear', 'build_run', 'backward', 'train_step', 'step_flops',
-           'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss', 'log_step', 'prefetching',
-           'wrap_objective', 'train', 'main']
+           'write_log', 'use_onednn', 'restore_linear', 'build_run', 'load_start', 'backward', 'train_step',
+           'step_flops', 'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss', 'log_step', 'prefetching',
+           'wrap_objective', 'train', 'start_config', 'main']
 
 # %% ../nbs/600_train.ipynb #1b9d01f4
 import csv
@@ -40,16 +40,20 @@ from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, gathe
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
 from .models.fact import FACT, FACTConfig, Linear
+from .models.keras_adam import adam_moments
 from .motion import Motion
 from .motion_tensors import joint_positions, orthonormalise
 from .models.onednn import MathAttention, gelu_linear, has_onednn, linear
+from .models.tensorflow import find_bundle
 from .skeleton import SMPL_24
 
 # %% ../nbs/600_train.ipynb #927304ae
 @dataclass(frozen=True)
 class TrainConfig:
     "How to train; the defaults are those of the shipped model"
-    steps:int = 20_000 # Optimiser steps
+    start:str = "" # Weights to begin with: a model folder or file, or a TensorFlow checkpoint (`…/ckpt-N`)
+    weights_only:bool = False # Leave the step and the optimiser of that checkpoint
+    steps:int = 20_000 # Optimiser steps, those of the checkpoint included
     batch:int = 32 # Windows per step and process
     keras_adam:bool = False # Adam as Keras computes it, without weight decay; else AdamW
     lr:float = 1e-3 # Highest learning rate
@@ -112,6 +116,16 @@ class FusedKerasAdam(torch.optim.Adam):
             group["steps"] += 1
             group["eps"] = 1e-7/math.sqrt(1-group["betas"][1]**group["steps"])
         return super().step(closure)
+
+    def load_checkpoint(self,
+        path:str|os.PathLike, # A TensorFlow checkpoint, such as `…/ckpt-N`
+        model:nn.Module, # A FACT whose parameters this optimiser moves, from the same checkpoint
+    )->int: # Steps taken so far
+        "Go on where the released trainer stopped"
+        steps,moments = adam_moments(path, model)
+        for weight,(mean,square) in moments.items(): self.state[weight] = dict(step=torch.tensor(float(steps), device=weight.device), exp_avg=mean, exp_avg_sq=square)
+        for group in self.param_groups: group["steps"] = steps
+        return steps
 
 # %% ../nbs/600_train.ipynb #803e40a8
 def make_optimiser(
@@ -592,6 +606,19 @@ def build_run(
     future = model_config.future_slice.stop-model_config.future_slice.start
     return TrainingRun(objective, Batches(store, config, stats, future, rank, world_size), config, rank, world_size), objective
 
+# %% ../nbs/600_train.ipynb #9573dd6c
+def load_start(
+    run:TrainingRun, # At step 0
+):
+    "Begin with the weights of `start`, and where a TensorFlow checkpoint stopped"
+    config = run.config
+    state = FACT.from_pretrained(config.start, run.model.config).state_dict()
+    for model in (run.model, run.ema_model.module): model.load_state_dict(state)
+    if config.weights_only or find_bundle(config.start) is None: return
+    if not config.keras_adam: raise InputError(f"train: {config.start} was trained with Keras' Adam, and this recipe is AdamW; go on with preset released, paper or long, or leave its optimiser with weights_only, at the command line --weights-only")
+    run.step = run.optimiser.load_checkpoint(config.start, run.model)
+    if run.step>=config.steps: raise InputError(f"train: {config.start} has taken {run.step:,} steps already; steps={config.steps:,} counts them, ask for more")
+
 # %% ../nbs/600_train.ipynb #d9870a9f
 def backward(
     run:TrainingRun,
@@ -780,6 +807,7 @@ def train(
     with nullcontext() if rank else lock_folder(out): # Two trainings of one folder would write each other's log
         run,objective = build_run(fit, config, model_config, device, rank, world_size)
         if resume and (out/"checkpoint.pt").exists(): run.load(out/"checkpoint.pt")
+        elif config.start: load_start(run)
         out.mkdir(parents=True, exist_ok=True)
         validator,logger = Validator(valid, objective, device),TrainingLogger(out, config, run.step, rank, callback)
         before,started,saved = run.seconds,time.perf_counter(),time.perf_counter()
@@ -797,6 +825,17 @@ def train(
                 bar.update()
     return restore_linear(run.ema_model.module).eval()
 
+# %% ../nbs/600_train.ipynb #31f33131
+def start_config(
+    start:str|os.PathLike, # Weights to begin with
+    heads:int|None=None, # Attention heads, where the file does not say it
+)->FACTConfig:
+    "The configuration of the model that training begins with"
+    from audio2pose.models.identify import config_with_heads, identify
+    found = identify(start)
+    if not isinstance(found.match.module, FACT): raise InputError(f"train: {start} is no FACT ({found.match.kind}); audio2pose weights show says what it is")
+    return config_with_heads(found, heads)
+
 # %% ../nbs/600_train.ipynb #ef17d744
 def main(arguments:list[str]|None=None):
     "`python -m audio2pose.train`"
@@ -806,6 +845,9 @@ def main(arguments:list[str]|None=None):
     parser.add_argument("--out", required=True, help="folder of the run; it is resumed if it has a checkpoint")
     parser.add_argument("--preset", default="small", choices=presets, help="recipe; all but small train the paper's model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--start", help="weights to begin with: a model folder, or a TensorFlow checkpoint, whose step and optimiser all presets but small go on from")
+    parser.add_argument("--weights-only", action="store_const", const=True, help="leave the step and the optimiser of that checkpoint")
+    parser.add_argument("--heads", type=int, help="attention heads of a --start that does not say it")
     parser.add_argument("--threads", type=int, help="processor threads")
     parser.add_argument("--restart", action="store_true", help="ignore a checkpoint that is there")
     for name in ("steps", "batch", "accumulate", "seed", "rollout_steps", "rollout_start", "log_every", "validate_every", "save_every"): parser.add_argument(f"--{name.replace('_', '-')}", type=int)
@@ -815,8 +857,9 @@ def main(arguments:list[str]|None=None):
     given = {name: value for name,value in vars(parser.parse_args(arguments)).items() if value is not None}
     if "threads" in given: torch.set_num_threads(given["threads"])
     config = replace(presets[given["preset"]], **{name: value for name,value in given.items() if name in TrainConfig.__dataclass_fields__})
-    model_config = FACTConfig.small() if given["preset"]=="small" else FACTConfig()
-    try: train(Store(given["store"]), config, model_config, given["out"], resume=not given["restart"], device=given["device"])
+    try:
+        model_config = start_config(config.start, given.get("heads")) if config.start else FACTConfig.small() if given["preset"]=="small" else FACTConfig()
+        train(Store(given["store"]), config, model_config, given["out"], resume=not given["restart"], device=given["device"])
     except InputError as error: raise SystemExit(f"error: {error}") from None
 
 if __name__=="__main__" and "__file__" in globals(): main()

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audio2pose.commands.base import invoke
+from audio2pose.commands.train import app
 from audio2pose.core import InputError
+from audio2pose.data.windows import Store, random_sequences, train_val_split, write_store
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam, released_learning_rate
 from audio2pose.models.tensorflow import Entry, TensorBundle, find_bundle, masked_crc32c, parse_index, read_table, write_bundle, write_entry, write_table
+from audio2pose.train import build_run, load_start, presets, read_log, train_step
 
 HERE = Path(__file__).parent/"golden"/"fact_checkpoint"
 CONFIG = FACTConfig(width=32, heads=2, mlp=64, motion_layers=1, audio_layers=1, cross_layers=2)
@@ -89,6 +94,89 @@ def test_without_its_optimiser_the_third_step_is_another(saved, numbers):
     model.loss(*tensors(numbers, "motion", "audio", "target")).backward()
     KerasAdam(model.parameters()).step()
     assert np.abs(model.head.bias.detach().numpy()-numbers["head_bias_step3"]).max()>1e-5
+
+
+# ---- training goes on, by the loop and at the command line
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")/"store"
+    write_store(random_sequences(3, 300), folder)
+    return folder
+
+
+def start(checkpoint, **more): return replace(presets["released"], **dict(dict(start=str(checkpoint), batch=2), **more))
+
+
+def test_the_loop_takes_the_third_step(saved, numbers, store):
+    "The loop's own optimiser, learning rate and loss, on the batch that was given"
+    run,objective = build_run(Store(store), start(saved/"ckpt-2", steps=4), CONFIG, torch.device("cpu"))
+    load_start(run)
+    assert run.step==2
+    motion,audio,target = (numbers[name] for name in ("motion", "audio", "target"))
+    class Given:
+        def next(self): return motion, audio, target, motion
+    run.batches = Given()
+    losses = [train_step(run, objective, torch.device("cpu")).item()]
+    np.testing.assert_allclose(run.model.head.bias.detach(), numbers["head_bias_step3"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run.model.motion_pos.detach(), numbers["motion_pos_step3"], rtol=0, atol=1e-6)
+    losses.append(train_step(run, objective, torch.device("cpu")).item())
+    np.testing.assert_allclose(losses, numbers["losses"][2:], rtol=1e-6)
+
+
+def test_the_command_takes_the_third_step(store, tmp_path):
+    "As KerasAdam takes it on the same windows; the log and the checkpoint count from 2"
+    code,said = invoke(app, f"train {store} --start {HERE/'ckpt-2'} --heads 2 --preset released --steps 3 --batch 2 --out {tmp_path/'run'}")
+    assert code==0, said
+    model = FACT.from_pretrained(HERE/"ckpt-2", CONFIG).train()
+    optimiser = KerasAdam(model.parameters())
+    optimiser.load_checkpoint(HERE/"ckpt-2", model)
+    run,_ = build_run(train_val_split(Store(store))[0], start(HERE/"ckpt-2"), CONFIG, torch.device("cpu"))
+    motion,audio,target,_ = map(torch.from_numpy, run.batches.next())
+    loss = model.loss(motion, audio, target)
+    loss.backward()
+    optimiser.step()
+    trained = FACT.from_pretrained(tmp_path/"run"/"model")
+    for name,weight in model.named_parameters(): np.testing.assert_allclose(trained.get_parameter(name).detach(), weight.detach(), rtol=0, atol=1e-6, err_msg=name)
+    (line,) = read_log(tmp_path/"run"/"log.csv")
+    assert line["step"]==3 and line["lr"]==1e-4 and line["loss"]==pytest.approx(loss.item(), rel=1e-5)
+    begun = FACT.from_pretrained(HERE/"ckpt-2", CONFIG)
+    assert 5e-5<(trained.head.bias-begun.head.bias).abs().max()<2e-4
+
+
+def test_what_training_cannot_begin_with(store, tmp_path, copy):
+    def said(*more): return invoke(app, " ".join(map(str, ("train", store, "--out", tmp_path/"run", *more))))
+    assert said("--start", copy/"ckpt-2") [0]==2 and "say it with --heads" in said("--start", copy/"ckpt-2")[1]
+    assert "this recipe is AdamW; go on with preset released" in said("--start", copy/"ckpt-2", "--heads", 2)[1]
+    assert "has taken 2 steps already" in said("--start", copy/"ckpt-2", "--heads", 2, "--preset", "released", "--steps", 2)[1]
+    assert "ckpt-1: no such file" in said("--start", copy/"ckpt-1")[1]
+    (copy/SHARD).write_bytes((copy/SHARD).read_bytes()[:-1])
+    assert "cut off" in said("--start", copy/"ckpt-2", "--heads", 2, "--preset", "released")[1]
+    assert not (tmp_path/"run"/"checkpoint.pt").exists()
+
+
+def test_weights_only(store, tmp_path):
+    code,said = invoke(app, f"train {store} --start {HERE/'ckpt-2'} --heads 2 --weights-only --steps 1 --batch 2 --out {tmp_path/'run'}")
+    assert code==0, said
+    assert read_log(tmp_path/"run"/"log.csv")[-1]["step"]==1
+
+
+@pytest.fixture
+def newer(tmp_path):
+    "What the Adam of TensorFlow 2.11 writes: slots that are numbered, not named"
+    lines = [line.split("\t") for line in (HERE/"tiny_variables_new_adam.tsv").read_text().splitlines()]
+    rng = np.random.default_rng(0)
+    write_bundle(tmp_path/"ckpt-2", {name: rng.standard_normal([int(side) for side in shape.split(",")] if shape else ()).astype(dtype) for name,shape,dtype in lines if dtype!="string"})
+    return tmp_path/"ckpt-2"
+
+
+def test_adam_of_newer_tensorflow(newer, store, tmp_path):
+    "Its weights are read; its optimiser is refused in one sentence, and can be left"
+    assert FACT.from_pretrained(newer, CONFIG).config==CONFIG
+    line = f"train {store} --start {newer} --heads 2 --preset released --steps 1 --batch 2 --out {tmp_path/'run'}"
+    code,said = invoke(app, line)
+    assert code==2 and "TensorFlow 2.11 or later, whose slots have no names" in said and "--weights-only" in said and "\n" not in said.strip()
+    assert invoke(app, line+" --weights-only")[0]==0
 
 
 @pytest.mark.parametrize("name", ["ckpt-2", "ckpt-2.index", SHARD, ""])

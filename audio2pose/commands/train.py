@@ -50,7 +50,10 @@ def train(
     data:Annotated[Path|None, typer.Argument(help="Prepared folder, its windows, or a tree as `data synth` writes it.", show_default="DATA/synthetic")]=None,
     out:Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]=Path("outputs/train"),
     preset:Annotated[str, typer.Option(help="Recipe: small, or released, paper and long, which train the paper's model.")]="small",
-    steps:Annotated[int|None, typer.Option(min=1, help="Optimiser steps.", show_default="the recipe's")]=None,
+    start:Annotated[Path|None, typer.Option(help="Weights to begin with: a model folder, or a TensorFlow checkpoint (…/ckpt-N), whose step and optimiser the presets released, paper and long go on from.", show_default="none")]=None,
+    weights_only:Annotated[bool|None, typer.Option("--weights-only", help="Leave the step and the optimiser of that checkpoint.", show_default="no")]=None,
+    heads:Annotated[int|None, typer.Option(min=1, help="Attention heads of a --start that does not say it.", show_default="the file's, or ten for the paper's size")]=None,
+    steps:Annotated[int|None, typer.Option(min=1, help="Optimiser steps, those of --start included.", show_default="the recipe's")]=None,
     batch:Annotated[int|None, typer.Option(min=1, help="Windows per step.", show_default="the recipe's")]=None,
     accumulate:Annotated[int|None, typer.Option(min=1, help="Parts in which a batch is computed, where memory is short.", show_default="1")]=None,
     precision:Annotated[str|None, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it.", show_default="the recipe's")]=None,
@@ -66,10 +69,11 @@ def train(
     from audio2pose import train as training
     presets = training.presets
     if preset not in presets: raise InputError(f"train: no preset {preset!r}; there are {', '.join(presets)}")
-    given = {name: value for name,value in dict(steps=steps, batch=batch, accumulate=accumulate, precision=precision, compile=compiled, tensorboard=tensorboard, seed=seed).items() if value is not None}
+    given = {name: value for name,value in dict(start=start and str(start), weights_only=weights_only, steps=steps, batch=batch, accumulate=accumulate, precision=precision, compile=compiled, tensorboard=tensorboard, seed=seed).items() if value is not None}
     source = data or data_folder()/"synthetic"
     training.resolve_device(device)
     if not source.is_dir(): raise InputError(f"{source}: no such folder; make one with audio2pose data synth, or data prepare")
+    model_config = training.start_config(start, heads) if start else FACTConfig.small() if preset=="small" else FACTConfig()
     with lock_folder(out): store = open_store(source) # Whoever comes second hears it before anything is prepared; `training.train` locks the folder again
-    training.train(store, replace(presets[preset], **given), FACTConfig.small() if preset=="small" else FACTConfig(), out, resume=not restart, device=device)
+    training.train(store, replace(presets[preset], **given), model_config, out, resume=not restart, device=device)
     typer.echo(escape_line(str((out/"model").absolute())))

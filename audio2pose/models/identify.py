@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Match', 'fact_config', 'match_fact', 'match_dstformer', 'match_openmmlab', 'match_retrieval', 'match', 'Identified',
            'said_of_training', 'identify_bundle', 'identify_archive', 'stored_config', 'safetensors_metadata',
-           'identify_tensors', 'identify', 'said_of_mismatches', 'convert_fact', 'convert']
+           'identify_tensors', 'identify', 'said_of_mismatches', 'config_with_heads', 'convert_fact', 'convert']
 
 # %% ../../nbs/480_models.identify.ipynb #a3da5a85
 import json
@@ -228,16 +228,23 @@ def said_of_mismatches(
     return "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}{', …' if len(names)>3 else ''}" for kind,names in match.mismatches.items())
 
 # %% ../../nbs/480_models.identify.ipynb #f18a17e8
+def config_with_heads(
+    found:Identified, # A FACT
+    heads:int|None=None, # Attention heads, where the file does not say it
+)->FACTConfig:
+    "The configuration of a FACT, with the heads as its file or the caller has them"
+    config,unsaid = found.match.module.config,bool(found.match.remark)
+    if unsaid and heads is None: raise InputError(f"{found.path}: {found.match.remark}; say it with --heads (the width, {config.width}, must be a multiple of it)")
+    if not unsaid and heads not in (None, config.heads): raise InputError(f"{found.path}: this FACT has {config.heads} heads, not {heads}; leave --heads away")
+    return replace(config, heads=heads or config.heads)
+
 def convert_fact(
     found:Identified,
     out:Path, # Folder; made if need be
     heads:int|None, # Attention heads, where the file does not say it
 )->Path: # `out`
     "Write a FACT as a model folder"
-    config,unsaid = found.match.module.config,bool(found.match.remark)
-    if unsaid and heads is None: raise InputError(f"{found.path}: {found.match.remark}; say it with --heads (the width, {config.width}, must be a multiple of it)")
-    if not unsaid and heads not in (None, config.heads): raise InputError(f"{found.path}: this FACT has {config.heads} heads, not {heads}; leave --heads away")
-    with torch.device("meta"): model = FACT(replace(config, heads=heads or config.heads))
+    with torch.device("meta"): model = FACT(config_with_heads(found, heads))
     model.to_empty(device="cpu").register_masks()
     model.load_state_dict(found.match.state)
     model.save_pretrained(out)
