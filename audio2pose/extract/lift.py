@@ -92,6 +92,7 @@ def extremity_anchors()->np.ndarray: # (133,) number of the body point that each
         return side[name.split("_")[0]][0] if "toe" in name or "heel" in name else nose
     return np.array([anchor(k, name) for k,name in enumerate(COCO_WHOLEBODY_133.names)])
 
+# %% ../../nbs/515_extract.lift.ipynb #1f143409
 def lift_landmarks(
     model:DSTformer, # For poses, in evaluation mode
     landmarks:Landmarks, # With the 17 points of COCO at least
@@ -119,6 +120,7 @@ def lifted_landmarks(
     if size is None: raise InputError(f"lift: {source.name}: nothing tells how large the picture is; give size=(width, height), at the command line --size WIDTHxHEIGHT")
     return lift_keypoints(model, source, size, cleaning)
 
+# %% ../../nbs/515_extract.lift.ipynb #132b7556
 def lift_motion(
     model:DSTformer, # For poses, in evaluation mode
     source:Keypoints|Landmarks,
