@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import dance, data, evaluate, features, lab, landmarks, lift, motion, runs, train, weights
+from .commands import dance, data, evaluate, features, lab, landmarks, lift, motion, runs, train, video, weights
 from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
 from .core import InputError, asset, data_folder
 
@@ -31,6 +31,7 @@ app.command("landmarks")(landmarks.landmarks)
 app.command("lift")(lift.lift)
 app.command("motion")(motion.motion)
 app.command("overlay")(motion.overlay)
+app.command("video")(video.video)
 app.command("features")(features.features)
 app.add_typer(weights.app, name="weights")
 app.command("run")(runs.run)

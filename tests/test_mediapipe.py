@@ -120,3 +120,23 @@ def test_what_mediapipe_cannot_do_is_one_sentence(tmp_path, capsys, options, sai
     code = cli.run(["landmarks", str(tmp_path/"a.mp4"), "--out", str(tmp_path/"out"), "--backend", "mediapipe", *options.split()])
     shown = capsys.readouterr().err
     assert code==2 and said in shown and shown.count("\n")==1 and not (tmp_path/"out").exists()
+
+
+@pytest.mark.slow
+def test_the_man_in_the_video_dances(task, shared, real_motion, tmp_path):
+    "One command: his bones keep their length, his feet stand, nothing trembles, no knee bends backwards; and the motion can be danced on from"
+    from audio2pose.generate import check_seed_motion
+    from audio2pose.metrics.contact import jerk, sliding_contacts
+    from audio2pose.motion import Motion
+    from audio2pose.skeleton import SMPL_24
+    assert cli.run(["video", str(shared("real/video/one_person.mp4")), "--out", str(tmp_path), "--pose-weights", str(task), "--height", "240"])==0
+    motion = Motion.load(tmp_path/"one_person/motion.npz")
+    positions = motion.positions()
+    lengths = np.linalg.norm(positions[:, [k for k,_ in SMPL_24.bones]]-positions[:, [parent for _,parent in SMPL_24.bones]], axis=-1)
+    assert np.ptp(lengths, axis=0).max()<1e-6
+    assert sliding_contacts(positions, motion.fps)<.05
+    assert jerk(positions, motion.fps)<3*jerk(real_motion.positions(), real_motion.fps)
+    assert (np.degrees(motion.poses[:, SMPL_24.index("lknee", "rknee"), 0])>-6.3).all() # At -6.2 the legs of the skeleton are straight
+    assert np.degrees(motion.poses[:, SMPL_24.index("rhip"), 2]).max()-np.degrees(motion.poses[:, SMPL_24.index("rhip"), 2]).min()>25 # He swings his right leg out to the side
+    assert check_seed_motion(tmp_path/"one_person/motion.npz") is not None
+    assert {path.name for path in (tmp_path/"one_person").iterdir()}=={"motion.npz", "page.html", "film.mp4", "side_by_side.mp4"}

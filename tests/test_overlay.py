@@ -196,7 +196,7 @@ def test_commands(tmp_path):
     (tmp_path/"in/bad.npy").write_bytes(b"no array")
     (tmp_path/"in/bad.json").write_text("{}")
     grey(path=tmp_path/"v.mp4")
-    code,said = invoke(app, f"motion {tmp_path/'in'} --out {tmp_path/'motions'} --focal 160 --remove-skating --cutoff 6")
+    code,said = invoke(app, f"motion {tmp_path/'in'} --out {tmp_path/'motions'} --focal 160 --tilt 0 --smooth butterworth:6")
     assert code==0 and "not a sidecar" in said and "no dancer to fit" in said
     assert [path.name for path in (tmp_path/"motions").rglob("*.*")]==["good.npz"] and len(Motion.load(tmp_path/"motions/sub/good.npz"))==20
     code,said = invoke(app, f"overlay {tmp_path/'in'} {tmp_path} --out {tmp_path/'films'}")

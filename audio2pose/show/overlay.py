@@ -6,7 +6,7 @@
 __all__ = ['body_lines', 'hand_lines', 'face_lines', 'left_points', 'right_points', 'side_colours', 'score_colours',
            'skeleton_lines', 'dot_colours', 'draw_strokes', 'skeleton_strokes', 'text_mask', 'draw_text',
            'annotated_picture', 'film_size', 'resized', 'pictures_at', 'audio_segment', 'has_sound', 'check_overlay',
-           'landmark_warnings', 'to_video_frame', 'add_audio', 'overlay']
+           'landmark_warnings', 'to_video_frame', 'add_audio', 'dancer_pictures', 'overlay']
 
 # %% ../../nbs/740_show.overlay.ipynb #a4012bf6
 import math
@@ -20,9 +20,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..core import InputError, atomic, require
+from ..motion import Motion
+from .canvas import Canvas, camera_path
 from .film import RATE, add_video_stream, audio_blocks
 from .shading import compiled
 from ..landmarks import Landmarks, layouts, visibility
+from .shading import framing_camera
 from ..video import Cut, frames, open_video, probe
 
 # %% ../../nbs/740_show.overlay.ipynb #a3536017
@@ -249,6 +252,22 @@ def add_audio(
         container.mux(stream.encode(part))
     container.mux(stream.encode(None))
 
+# %% ../../nbs/740_show.overlay.ipynb #598863f7
+def dancer_pictures(
+    motion:Motion, # Begins with the first time
+    times:Float[np.ndarray, "T"], # s
+    height:int, # Of the pictures, px
+    elevation:float=.2, # Of the camera above the horizontal, rad
+)->Iterator[UInt8[np.ndarray, "H W 3"]]: # Blue, green, red
+    "The dancer at some moments, in pictures three quarters as wide as high"
+    width = max(64, 2*round(.375*height))
+    canvas,camera = Canvas(width, height),framing_camera(motion.positions(), width/height, azimuth=0., elevation=elevation)
+    wanted = np.clip(np.rint((times-times[0])*motion.fps), 0, len(motion)-1).astype(int).tolist()
+    shots,number = camera_path(motion, width/height, camera),-1
+    for i in wanted:
+        while number<i: shot,number = next(shots),number+1
+        yield canvas.render_still(*shot)[..., ::-1]
+
 # %% ../../nbs/740_show.overlay.ipynb #4224ff11
 def overlay(
     video:str|os.PathLike,
@@ -256,6 +275,7 @@ def overlay(
     path:str|os.PathLike, # `.mp4` to write
     height:int=720, # Of the film at most, px
     sound:bool=True, # Keep the video's sound, if it has one
+    motion:Motion|None=None, # Made of the landmarks: the dancer is drawn beside the video
     progress:bool|None=True, # Show a bar; None: only on a terminal
 ):
     "Film a video with its landmarks: H.264, as long as the landmarks"
@@ -265,13 +285,16 @@ def overlay(
     size,times = film_size(landmarks.size, height),landmarks.times
     scale,made,warning = size[1]/landmarks.size[1],0,landmark_warnings(landmarks)
     with atomic(path) as scratch, av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = add_video_stream(container, *size, landmarks.fps)
+        dancer = None if motion is None else dancer_pictures(motion, times, size[1])
+        wide = size[0]+(0 if motion is None else max(64, 2*round(.375*size[1])))
+        stream = add_video_stream(container, wide, size[1], landmarks.fps)
         heard = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160000) if sound and has_sound(video) else None
         for i,picture in tqdm(pictures_at(video, times), "overlay", len(times), disable=None if progress is None else not progress, unit="frame"):
             text = f"{landmarks.name or Path(video).stem}   {times[i]:.2f} s   frame {i+1} of {len(times)}"
             box = None if landmarks.boxes is None else landmarks.boxes[i]*scale
             drawn = annotated_picture(resized(picture, size), landmarks.points[i]*np.array([scale, scale, 1, 1]), landmarks.layout, text, box)
             if warning: draw_text(drawn, warning, (.5, .03), max(9, size[1]//28), (40, 40, 190))
+            if dancer is not None: drawn = np.ascontiguousarray(np.concatenate([drawn, next(dancer)], axis=1))
             container.mux(stream.encode(to_video_frame(drawn, i)))
             made += 1
         container.mux(stream.encode(None))
