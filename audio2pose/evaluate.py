@@ -28,7 +28,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from . import __version__
-from .core import FPS, InputError, asset, require
+from .core import FPS, MAX_FPS, InputError, asset, require
+from .documents import read_npy, read_npz
 from .metrics import beat, contact, motion as motion_features
 from .metrics.motion import Gaussian, diversity, gaussian, gaussian_distance, root_at_origin
 from .metrics.realism import Realism, load_reference, realism, reference_of
@@ -763,17 +764,13 @@ def load_clip(
 )->Motion|JointPositions:
     "One motion file, or one file of joint positions"
     path = Path(path)
-    try:
-        if path.suffix==".npy": array,fps = np.load(path, allow_pickle=False),FPS
-        elif path.suffix==".npz":
-            with np.load(path, allow_pickle=False) as file:
-                if "positions" not in file: return Motion.load(path)
-                array,fps = file["positions"],float(file.get("fps", FPS))
-        else: return Motion.load(path)
-    except InputError: raise
-    except Exception as error: raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); make it again") from None
-    if array.ndim==2 and array.shape[1]%3==0: array = array.reshape(len(array), -1, 3)
-    if not 0<fps<1000: raise InputError(f"{path}: its fps is {fps:g}; frames per second are a positive number")
+    if path.suffix==".npy": array,fps = read_npy(path),np.array(FPS)
+    elif path.suffix==".npz" and "positions" in (file := read_npz(path)): array,fps = file["positions"],np.asarray(file.get("fps", FPS))
+    else: return Motion.load(path)
+    if array.dtype.kind not in "fiu" or fps.size!=1 or fps.dtype.kind not in "fiu": raise InputError(f"{path}: positions must be numbers, and fps one number; make it again")
+    fps = float(fps.reshape(-1)[0])
+    if array.ndim==2 and array.size and array.shape[1]%3==0: array = array.reshape(len(array), -1, 3)
+    if not 0<fps<=MAX_FPS: raise InputError(f"{path}: its fps is {fps:g}; frames per second are a positive number")
     return JointPositions(array, fps)
 
 # %% ../nbs/620_evaluate.ipynb #22569d0d

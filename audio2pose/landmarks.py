@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['layouts', 'camera_distance', 'seed_storage', 'visibility', 'keypoint_names', 'Landmarks', 'subset', 'Storage',
-           'scale_and_shift', 'to_array', 'from_array', 'sidecar_metadata', 'save', 'read_sidecar', 'load',
+           'scale_and_shift', 'to_array', 'from_array', 'sidecar_metadata', 'save', 'Sidecar', 'read_sidecar', 'load',
            'coco_annotation', 'write_coco', 'pose_components', 'write_pose']
 
 # %% ../nbs/070_landmarks.ipynb #ec38b9bf
@@ -13,13 +13,17 @@ import os
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Len
 from jaxtyping import Bool, Float
 from scipy.special import expit
+from typing_extensions import NotRequired, TypedDict
 
 from . import __version__
-from .core import InputError, atomic, require
+from .core import MAX_FPS, InputError, atomic, require
+from .documents import read_json, read_npy
 from .skeleton import COCO_WHOLEBODY_133
 
 # %% ../nbs/070_landmarks.ipynb #f2883809
@@ -177,6 +181,24 @@ def save(self:Landmarks,
 Landmarks.save = save
 
 # %% ../nbs/070_landmarks.ipynb #40ecd122
+class Sidecar(TypedDict):
+    "What is read of a sidecar"
+    __pydantic_config__ = dict(extra="allow")
+    name:str
+    source:str
+    layout:str
+    coordinates:str
+    depth:str
+    missing:str
+    size:Annotated[list[Annotated[int, Ge(1), Le(1_000_000)]], Len(2, 2)] # Width and height, px
+    fps:Annotated[float, Gt(0), Le(MAX_FPS)]
+    times:list[float] # s
+    nobody:list[Annotated[int, Ge(0)]] # Frames
+    boxes:NotRequired[list[Annotated[list[float], Len(4, 4)]|None]|None]
+    made:dict[str, Any]
+    sha256:str
+
+# %% ../nbs/070_landmarks.ipynb #1f1f45b0
 def read_sidecar(
     path:Path, # Of the array
 )->dict:
@@ -184,9 +206,7 @@ def read_sidecar(
     sidecar = path.with_suffix(".json")
     if not path.is_file(): raise InputError(f"{path}: no such file")
     if not sidecar.is_file(): raise InputError(f"{path}: there is no {sidecar.name} beside it that says what the numbers are; see `from_array` for arrays of other tools")
-    try: said = json.loads(sidecar.read_text())
-    except ValueError: said = None
-    if not isinstance(said, dict) or "sha256" not in said: raise InputError(f"{sidecar}: not a sidecar of landmarks")
+    said = read_json(sidecar, Sidecar)
     if sha256(path.read_bytes()).hexdigest()!=said["sha256"]: raise InputError(f"{path}: not the array that {sidecar.name} describes; it was cut off or changed, so make it again")
     return said
 
@@ -197,13 +217,15 @@ def load(cls:Landmarks,
     "Read landmarks, however they are stored"
     path = Path(path)
     said = read_sidecar(path)
+    values,times = read_npy(path),np.array(said["times"], float)
+    if not np.isfinite(times).all() or (np.diff(times)<=0).any(): raise InputError(f"{path}: the times of its frames do not rise from one to the next; make the landmarks again")
+    if values.dtype.kind!="f": raise InputError(f"{path}: landmarks are fractions of float32, these are {values.dtype}")
     try:
-        values = np.load(path, allow_pickle=False)
         storage = Storage(said["coordinates"], said["depth"], values.shape[-1]==4, said["missing"])
         points = from_array(values, tuple(said["size"]), storage)
         points[said["nobody"]] = np.nan
         boxes = None if said.get("boxes") is None else np.array([box or [np.nan]*4 for box in said["boxes"]], float).reshape(-1, 4)
-        return cls(points, np.array(said["times"], float), said["fps"], tuple(said["size"]), said["name"], said["layout"], said["source"], said["made"], boxes)
+        return cls(points, times, said["fps"], tuple(said["size"]), said["name"], said["layout"], said["source"], said["made"], boxes)
     except (KeyError, TypeError, ValueError, IndexError) as error: raise InputError(f"{path}: the array and its sidecar cannot be read together ({type(error).__name__}: {error})") from None
 
 Landmarks.load = classmethod(load)

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation, Slerp
 
-from .core import FPS, InputError, atomic
+from .core import FPS, MAX_FPS, InputError, atomic, check_regular_file
+from .documents import MAX_DOCUMENT, read_npz as read_arrays
 from .rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
 from .skeleton import SMPL_24
 
@@ -55,7 +56,11 @@ class Motion:
         if poses.ndim==2 and poses.shape[1]==72: poses = poses.reshape(-1, 24, 3)
         if poses.shape[1:]!=(24, 3) or trans.shape!=(len(poses), 3):
             raise InputError(f"Motion: poses must be (T, 24, 3) and trans (T, 3), got {poses.shape} and {trans.shape}")
-        if not self.fps>0: raise InputError(f"Motion: fps must be positive, got {self.fps}")
+        if np.ndim(self.fps) or not 0<self.fps<=MAX_FPS: raise InputError(f"Motion: fps must be a number above 0, at most {MAX_FPS:g}, got {self.fps}")
+        if np.ndim(self.scaling) or not 0<self.scaling<math.inf: raise InputError(f"Motion: scaling must be a positive number, got {self.scaling}")
+        for name,value,limit,unit in (("poses", poses, 1e4, "rad"), ("trans", trans, 1e6, "m")):
+            size = np.abs(value[np.isfinite(value)]) # What is no number is for others to say
+            if size.size and size.max()>limit: raise InputError(f"Motion: {name} reach {size.max():.3g} {unit}; this is a damaged file or motion, no dancer does that")
         known = None if self.known is None else np.asarray(self.known, bool)
         if known is not None and known.shape!=(24,): raise InputError(f"Motion: known must be (24,), one flag a joint, got {known.shape}")
         for name,value in dict(poses=poses, trans=trans, known=known).items(): object.__setattr__(self, name, value)
@@ -199,7 +204,8 @@ def load_pickle(
     path:str|os.PathLike, # AIST++ annotation file
 )->dict:
     "Read a pickle of numpy arrays; anything else in it is refused, never run"
-    path = Path(path)
+    path = check_regular_file(path)
+    if path.stat().st_size>MAX_DOCUMENT: raise InputError(f"{path}: {path.stat().st_size/1e6:.0f} MB are too much for an annotation file; {MAX_DOCUMENT/1e6:.0f} MB are the most")
     try: return with_arrays(NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
     except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except InputError as error: raise InputError(f"{path}: {error}") from None
@@ -252,11 +258,11 @@ def read_npz(
     fps:float|None=None, # Instead of the file's
 )->Motion:
     "A motion from our own format"
+    z = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as z:
-            return Motion(z["poses"], z["trans"], float(fps or z["fps"]), float(z.get("scaling", 1.)), z.get("known"))
+        return Motion(z["poses"], z["trans"], float(fps or z["fps"]), float(z.get("scaling", 1.)), z.get("known"))
     except InputError as error: raise InputError(f"{path}: {error}") from None
-    except Exception as error: raise InputError(f"{path}: not a motion npz with poses, trans and fps ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, ValueError) as error: raise InputError(f"{path}: not a motion npz with poses, trans and fps ({type(error).__name__}: {error})") from None
 
 # %% ../nbs/030_motion.ipynb #4a823f63
 def write_npz(

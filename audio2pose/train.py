@@ -7,8 +7,8 @@ __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learnin
            'seed_noise', 'Batches', 'augment', 'update_rollouts', 'batches_state_dict', 'load_batches_state_dict',
            'Prefetcher', 'velocity_loss', 'TrainingObjective', 'mean_squared_velocity', 'make_ema', 'NoEMA', 'rollout',
            'rollout_metrics', 'to_motion', 'dance_metrics', 'Validator', 'resolve_device', 'resolve_precision',
-           'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'load', 'read_log',
-           'write_log', 'use_onednn', 'restore_linear', 'build_run', 'load_start', 'backward', 'train_step',
+           'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'Checkpoint', 'load',
+           'read_log', 'write_log', 'use_onednn', 'restore_linear', 'build_run', 'load_start', 'backward', 'train_step',
            'step_flops', 'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss', 'log_step', 'prefetching',
            'wrap_objective', 'train', 'start_config', 'main']
 
@@ -25,24 +25,29 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
+from typing_extensions import TypedDict
 
-from .core import FPS, InputError, atomic, lock_folder, require, seed_everything
-from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, gather_windows, sample_indices, train_val_split, statistics
+from .core import FPS, InputError, atomic, check_regular_file, lock_folder, require, seed_everything
+from .documents import parse_json, read_csv, validated
+from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, check_numbers, gather_windows, sample_indices, train_val_split, statistics
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
 from .models.fact import FACT, FACTConfig, Linear
 from .models.keras_adam import adam_moments
 from .motion import Motion
 from .motion_tensors import joint_positions, orthonormalise
+from .models.weights import check_state_dict
 from .models.onednn import MathAttention, gelu_linear, has_onednn, linear
 from .models.tensorflow import find_bundle
 from .skeleton import SMPL_24
@@ -521,22 +526,39 @@ def save(self:TrainingRun,
 TrainingRun.save = save
 
 # %% ../nbs/600_train.ipynb #80865065
+class Checkpoint(TypedDict):
+    "`checkpoint.pt`"
+    settings:str
+    step:Annotated[int, Ge(0)]
+    seconds:Annotated[float, Ge(0)]
+    losses:Any # Tensor
+    model:dict[str, Any]
+    average:dict[str, Any]
+    optimiser:dict[str, Any]
+    processes:list[Any]
+
 def load(self:TrainingRun,
     path:Path, # `checkpoint.pt`
 ):
     "Go on from a checkpoint of the same settings"
-    try: content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error: raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); delete it to begin anew, or choose another folder") from None
-    before,now = json.loads(content["settings"]),self.settings()
+    advice = "delete it to begin anew, or choose another folder"
+    try: content = torch.load(check_regular_file(path), map_location="cpu", weights_only=True)
+    except Exception as error: raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); {advice}") from None
+    content = validated(content, Checkpoint, str(path))
+    before,now = parse_json(content["settings"], str(path), dict[str, Any]),self.settings()
     if changed := [name for name in now if name in before and before[name]!=now[name]]:
         raise InputError(f"{path}: this run was begun with {changed[0]}={before[changed[0]]}, not {now[changed[0]]}; go on with the same settings, or choose another folder")
-    self.model.load_state_dict(content["model"])
-    self.ema_model.load_state_dict(content["average"])
-    self.optimiser.load_state_dict(content["optimiser"])
-    self.step,self.seconds,self.losses = content["step"],content["seconds"],list(content["losses"])
-    state = content["processes"][self.rank]
-    self.batches.load_state_dict(state["batches"])
-    restore_rng_states(state["random"])
+    check_state_dict(self.model, content["model"], str(path))
+    try:
+        self.model.load_state_dict(content["model"])
+        self.ema_model.load_state_dict(content["average"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.step,self.seconds,self.losses = content["step"],content["seconds"],list(content["losses"])
+        state = content["processes"][self.rank]
+        self.batches.load_state_dict(state["batches"])
+        restore_rng_states(state["random"])
+    except (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error: # Each part of a run has kinds of its own
+        raise InputError(f"{path}: a part of it is not as it was written ({type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}); {advice}") from None
 
 TrainingRun.load = load
 
@@ -547,8 +569,7 @@ def read_log(
     path:Path, # `log.csv`
 )->list[dict]: # One dict of numbers a line; empty fields are left out
     "The log of a run"
-    if not Path(path).is_file(): return []
-    with open(path, newline="") as file: return [{name: float(value) for name,value in line.items() if value} for line in csv.DictReader(file)]
+    return read_csv(path) if Path(path).is_file() else []
 
 # %% ../nbs/600_train.ipynb #13f9de04
 def write_log(
@@ -557,10 +578,10 @@ def write_log(
     last:int|None=None, # Drop lines of later steps, and write anew
 ):
     "Append lines to a log"
-    if last is not None: lines = [line for line in read_log(path) if line["step"]<=last]+lines
+    if last is not None: lines = [line for line in read_log(path) if line.get("step", math.inf)<=last]+lines
     new = last is not None or not path.exists()
     with open(path, "w" if new else "a", newline="") as file:
-        writer = csv.DictWriter(file, log_columns)
+        writer = csv.DictWriter(file, log_columns, extrasaction="ignore")
         if new: writer.writeheader()
         writer.writerows([{name: f"{value:.8g}" for name,value in line.items()} for line in lines])
 
@@ -751,6 +772,7 @@ def log_step(self:TrainingLogger,
     if not math.isfinite(loss): raise InputError(f"train: the loss is {loss} at step {run.step}; lower the learning rate (now {line['lr']:g}) or look for wild numbers in the store")
     if is_validation_step(run.step, run.config.validate_every) or last:
         metrics,motion = validator.validate(run.ema_model.module)
+        if not math.isfinite(metrics["valid_loss"]): raise InputError(f"train: the loss on the validation set is {metrics['valid_loss']} at step {run.step}; the averaged weights have exploded, so lower the learning rate (now {line['lr']:g})")
         line |= metrics
     write_log(self.out/"log.csv", [line])
     if motion is not None: motion.save(self.out/"dances"/f"{run.step:06d}.npz")
@@ -803,6 +825,7 @@ def train(
     config = replace(config, precision=resolve_precision(config.precision, device))
     if config.batch%config.accumulate: raise InputError(f"train: a batch of {config.batch} does not divide into {config.accumulate} parts; choose accumulate accordingly")
     fit,valid = (store, valid) if valid is not None else train_val_split(store)
+    for part in (fit, valid): check_numbers(part)
     rank,world_size = init_distributed(device)
     with nullcontext() if rank else lock_folder(out): # Two trainings of one folder would write each other's log
         run,objective = build_run(fit, config, model_config, device, rank, world_size)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from .audio import open_media
 from .core import InputError
 
 # %% ../nbs/060_video.ipynb #16485bb7
@@ -48,7 +49,8 @@ def open_video(
     path = Path(path)
     if not path.is_file(): raise InputError(f"{path}: no such video")
     if not path.stat().st_size: raise InputError(f"{path}: the file is empty")
-    try: container = av.open(str(path))
+    try: container = open_media(path)
+    except InputError: raise
     except (av.FFmpegError, ValueError) as error: raise InputError(f"{path}: not a video that can be read ({type(error).__name__}); is it cut off?") from None
     with container:
         streams = [stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]

@@ -88,7 +88,7 @@ def notebook_of(path):
 @pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
 def test_shipped_file_fits_its_notebook(path):
     "Parameter files are of notebooks that take them, grids of notebooks that exist"
-    content = runs.read_yaml(path)
+    content = runs.documents.read_yaml(path)
     if "notebook" in content:
         wanted = runs.read_grid(path)
         assert runs.plan_runs(wanted.notebook, wanted.settings, "x")
@@ -100,7 +100,7 @@ def test_shipped_file_fits_its_notebook(path):
 @pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
 def test_papermill_injects_python(path):
     "Plain papermill writes a file's names and values as code; it must be Python, and say what the file says"
-    content = runs.read_yaml(path)
+    content = runs.documents.read_yaml(path)
     injected = {}
     exec(compile(runs.import_notebook_tool("papermill.translators").PythonTranslator.codify(content), path.name, "exec"), {}, injected)
     assert injected==content

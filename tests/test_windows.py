@@ -81,7 +81,7 @@ def test_damaged_stores_say_so(tmp_path):
     with pytest.raises(InputError, match="not a store"): Store(tmp_path)
     whole = (tmp_path/"store"/"motion.npy").read_bytes()
     (tmp_path/"store"/"motion.npy").write_bytes(whole[:5000])
-    with pytest.raises(InputError, match="missing or cut off"): Store(tmp_path/"store")
+    with pytest.raises(InputError, match="damaged, cut off|no such file"): Store(tmp_path/"store")
     (tmp_path/"store"/"motion.npy").write_bytes(whole)
     index = json.loads((tmp_path/"store"/"index.json").read_text())
     index["sequences"].pop()

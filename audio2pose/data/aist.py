@@ -6,11 +6,10 @@
 __all__ = ['GENRES', 'SITUATIONS', 'CAMERAS', 'NAME_FIELDS', 'DURATION_TOLERANCE', 'SPLITS', 'POSE_FOLDERS', 'AUDIO_FOLDERS',
            'AUDIO_SUFFIXES', 'SequenceName', 'name_issues', 'parse_name', 'expected_frames', 'rate_issue', 'read_names',
            'ignored_names', 'split_names', 'split_of', 'read_annotation_array', 'read_keypoints3d', 'nonfinite_frames',
-           'read_keypoints2d', 'timestamp_fps', 'read_cameras', 'SequenceFiles', 'find_sequences', 'parse_genre',
-           'find_file', 'pose_paths', 'audio_paths', 'read_pose', 'load_single_sample']
+           'read_keypoints2d', 'timestamp_fps', 'Camera', 'read_cameras', 'SequenceFiles', 'find_sequences',
+           'parse_genre', 'find_file', 'pose_paths', 'audio_paths', 'read_pose', 'load_single_sample']
 
 # %% ../../nbs/200_data.aist.ipynb #a6955370
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -19,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
+from typing_extensions import NotRequired, TypedDict
 
 from ..audio import load as load_audio
 from ..audio import song_bpm
 from ..core import FPS, InputError, asset
+from ..documents import read_json, read_npy
 from ..motion import load_pickle
 
 # %% ../../nbs/200_data.aist.ipynb #f8cda47e
@@ -158,8 +159,9 @@ def read_annotation_array(
 )->np.ndarray:
     "One array of an annotation file, its shape checked"
     content = load_pickle(path)
-    if not isinstance(content, dict) or key not in content: raise InputError(f"{path}: no {key!r} in it, only {sorted(content) if isinstance(content, dict) else type(content).__name__}")
-    x = np.asarray(content[key])
+    if not isinstance(content, dict) or key not in content: raise InputError(f"{path}: no {key!r} in it, only {sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}")
+    try: x = np.asarray(content[key])
+    except ValueError as error: raise InputError(f"{path}: {key} is no array ({error})") from None
     if x.ndim!=len(shape) or any(want not in (None, size) for want,size in zip(shape, x.shape)) or x.dtype.kind not in "fiu":
         raise InputError(f"{path}: {key} should be {tuple('T' if size is None else size for size in shape)} numbers, it is {x.shape} {x.dtype}")
     return x
@@ -193,9 +195,19 @@ def timestamp_fps(
     times:Int[np.ndarray, "T"], # µs
 )->float: # Frames per second, nan for a single frame
     "Frame rate of timestamps"
-    return float(1e6/np.median(np.diff(times))) if len(times)>1 else float("nan")
+    step = np.median(np.diff(times)) if len(times)>1 else 0
+    return float(1e6/step) if step>0 else float("nan")
 
 # %% ../../nbs/200_data.aist.ipynb #86d64e77
+class Camera(TypedDict):
+    "A calibrated camera"
+    __pydantic_config__ = dict(extra="allow")
+    name:str
+    size:list[float] # px
+    matrix:NotRequired[list[list[float]]]
+    rotation:NotRequired[list[float]] # Axis-angle, rad
+    translation:NotRequired[list[float]]
+
 def read_cameras(
     root:str|os.PathLike, # The data set
     name:str, # A sequence
@@ -204,8 +216,8 @@ def read_cameras(
     folder,sequence = Path(root)/"cameras",parse_name(name).sequence
     pairs = dict(line.split()[:2] for line in read_names(folder/"mapping.txt") if len(line.split())>1)
     if sequence not in pairs: raise InputError(f"{folder/'mapping.txt'}: {sequence} is not in it")
-    try: return json.loads((folder/f"{pairs[sequence]}.json").read_text())
-    except (OSError, ValueError) as error: raise InputError(f"{folder}: the cameras of {sequence} cannot be read ({error}); fetch them again") from None
+    try: return read_json(folder/f"{pairs[sequence]}.json", list[Camera])
+    except InputError as error: raise InputError(f"{folder}: the cameras of {sequence} cannot be read ({error}); fetch them again") from None
 
 # %% ../../nbs/200_data.aist.ipynb #af840f90
 @dataclass
@@ -275,9 +287,8 @@ def read_pose(
 )->Float[np.ndarray, "T 17 3"]: # float32
     "Keypoints in space from either kind of file"
     if path.suffix==".pkl": return read_keypoints3d(path)
-    try: pose = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error: raise InputError(f"{path}: not a whole .npy of keypoints ({error}); prepare it again") from None
-    if pose.ndim!=3 or pose.shape[1:]!=(17, 3): raise InputError(f"{path}: keypoints must be (T, 17, 3), these are {pose.shape}")
+    pose = read_npy(path)
+    if pose.ndim!=3 or pose.shape[1:]!=(17, 3) or pose.dtype.kind not in "fiu": raise InputError(f"{path}: keypoints must be (T, 17, 3), these are {pose.shape}")
     return pose.astype(np.float32)
 
 # %% ../../nbs/200_data.aist.ipynb #c3329750

@@ -6,10 +6,10 @@
 __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'DatasetFiles', 'find_songs', 'files_of', 'scan_dataset', 'up_to_date',
            'is_current', 'write_wav', 'write_array', 'song_files', 'prepare_song', 'nan_issues', 'write_poses',
            'write_audio', 'beat_summary', 'write_json', 'write_beats', 'stage_files', 'lengths_and_issues', 'sha256',
-           'PrepareOptions', 'clip_record', 'finished_record', 'prepare_clip', 'is_usable', 'index_entry',
-           'read_sequence', 'store_is_fresh', 'read_sequences', 'write_windows', 'check_options', 'PrepareReport',
-           'write_report', 'prepare_songs', 'read_records', 'prepare_with', 'prepare_clips', 'prepare', 'load_windows',
-           'inventory']
+           'PrepareOptions', 'clip_record', 'ClipRecord', 'finished_record', 'prepare_clip', 'is_usable', 'index_entry',
+           'read_sequence', 'WindowsIndex', 'store_is_fresh', 'read_sequences', 'write_windows', 'StoredOptions',
+           'check_options', 'PrepareReport', 'write_report', 'prepare_songs', 'read_records', 'prepare_with',
+           'prepare_clips', 'prepare', 'load_windows', 'inventory']
 
 # %% ../../nbs/250_data.prepare.ipynb #e84584fd
 import hashlib
@@ -22,14 +22,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Float
 from tqdm.auto import tqdm
+from typing_extensions import TypedDict
 
 from ..audio import features, resample, motion_frame_count
 from ..audio import load as load_audio
 from ..core import FPS, HOP, SR, InputError, atomic, lock_folder
+from ..documents import read_json, read_npy
 from .aist import AUDIO_SUFFIXES, SPLITS, parse_genre, find_sequences, nonfinite_frames, parse_name, rate_issue, read_keypoints3d, split_names, split_of
 from ..engine.workers import Resources, WorkerDiedError, map_items
 from ..motion import Motion
@@ -298,6 +302,23 @@ def clip_record(
                 files={str(path.relative_to(out)): sha256(path) for path in made})
 
 # %% ../../nbs/250_data.prepare.ipynb #ce8557f2
+class ClipRecord(TypedDict):
+    "A record of a prepared clip"
+    __pydantic_config__ = dict(extra="allow")
+    name:str
+    genre:str
+    music:str
+    bpm:float
+    dancer:Any
+    split:str
+    keypoints:str
+    sources:list[str]
+    stages:list[str]
+    frames:Annotated[int, Ge(0)]
+    sound_seconds:float|None
+    files:dict[str, str] # File → SHA-256
+    issues:list[str]
+
 def finished_record(
     clip:Clip,
     out:Path,
@@ -307,8 +328,8 @@ def finished_record(
     path = out/"records"/f"{clip.name}.json"
     made = {file: sources for stage in options.stages for file,sources in stage_files(clip, out, stage).items()}
     if options.overwrite or not all(is_current(file, sources) for file,sources in made.items()) or not up_to_date([path], [clip.motion, clip.points, clip.sound, *made]): return None
-    try: record = json.loads(path.read_text())
-    except (OSError, ValueError): return None
+    try: record = read_json(path, ClipRecord)
+    except InputError: return None # It is made again
     sources = [f"{path.parent.name}/{path.name}" for path in (clip.motion, clip.points, clip.sound) if path]
     same = (record["keypoints"], record["sources"], record["split"])==(options.keypoints, sources, clip.split)
     return record if same and set(options.stages)<=set(record["stages"]) else None
@@ -360,19 +381,24 @@ def read_sequence(
 )->tuple: # Name, motion (T, 219), features (T, 35), info
     "A clip in the form `write_store` takes"
     name = record["name"]
-    return name, Motion.load(out/"motions"/f"{name}.npz").to_features(), np.load(out/"features"/f"{name}.npy"), index_entry(record)
+    return name, Motion.load(out/"motions"/f"{name}.npz").to_features(), read_npy(out/"features"/f"{name}.npy"), index_entry(record)
 
 # %% ../../nbs/250_data.prepare.ipynb #7bd01248
 WINDOW = 240 # Frames a sequence must have to be trained on, `data.windows.AUDIO_FRAMES`
+
+class WindowsIndex(TypedDict):
+    "What is read of the store's index"
+    sequences:list[dict[str, Any]]
+    short:list[str]
 
 def store_is_fresh(
     out:Path,
     records:list[dict], # That are usable
 )->bool:
     "Whether the store was made of just these"
-    try: index = json.loads((out/"windows"/"index.json").read_text())
-    except (OSError, ValueError): return False
-    kept = {entry["name"]: entry for entry in index["sequences"]}
+    try: index = read_json(out/"windows"/"index.json", WindowsIndex)
+    except InputError: return False
+    kept = {str(entry.get("name")): entry for entry in index["sequences"]}
     short = {record["name"] for record in records if min(record["frames"], round(FPS*record["sound_seconds"]))<WINDOW}
     if kept.keys()!={record["name"] for record in records}-short or set(index["short"])!=short: return False
     return all(index_entry(record).items()<=kept[record["name"]].items() for record in records if record["name"] in kept)
@@ -405,13 +431,17 @@ def write_windows(
     return None
 
 # %% ../../nbs/250_data.prepare.ipynb #ea44bdb6
+class StoredOptions(TypedDict):
+    "`options.json`"
+    keypoints:str
+
 def check_options(
     out:Path,
     options:PrepareOptions,
 ):
     "Refuse to mix raw and smoothed keypoints in one folder"
     path = out/"options.json"
-    kept = json.loads(path.read_text())["keypoints"] if path.is_file() else options.keypoints
+    kept = read_json(path, StoredOptions)["keypoints"] if path.is_file() else options.keypoints
     if kept!=options.keypoints and not options.overwrite: raise InputError(f"{out}: it was prepared from {kept}, not {options.keypoints}; choose another folder, or overwrite it")
     if kept!=options.keypoints or not path.is_file(): write_json(path, dict(keypoints=options.keypoints))
 
@@ -457,7 +487,7 @@ def read_records(
     root:str|os.PathLike, # A prepared folder
 )->list[dict]:
     "The records of all prepared clips, whatever run made them"
-    return [json.loads(path.read_text()) for path in sorted((Path(root)/"records").glob("[!.]*.json"))]
+    return [read_json(path, ClipRecord) for path in sorted((Path(root)/"records").glob("[!.]*.json"))]
 
 # %% ../../nbs/250_data.prepare.ipynb #90f57915
 def prepare_with(pair:tuple, out:Path, options:PrepareOptions): return prepare_clip(pair[0], out, options, pair[1])

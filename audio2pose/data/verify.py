@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['Issue', 'ClipChecker', 'check_frames', 'check_views', 'check_clip', 'verify_official', 'check_record',
-           'verify_prepared', 'VerifyReport', 'verify', 'read_arrays', 'array_summary', 'frame_count', 'describe_file',
-           'skeleton_points', 'draw_poses', 'plot_file']
+           'PrepareSummary', 'verify_prepared', 'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary',
+           'frame_count', 'single_number', 'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
 
 # %% ../../nbs/255_data.verify.ipynb #80a1541e
-import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
+from typing_extensions import TypedDict
 
 from ..audio import load as load_audio
-from ..core import FPS, InputError, require
+from ..core import FPS, MAX_FPS, InputError, require
+from ..documents import read_json, read_npy, read_npz
 from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_keypoints2d, read_keypoints3d
 from ..engine.workers import Resources, WorkerDiedError, map_items
 from .prepare import Clip, read_records, sha256, store_is_fresh, scan_dataset, is_usable
@@ -129,6 +132,10 @@ def check_record(
     return issues
 
 # %% ../../nbs/255_data.verify.ipynb #b1637589
+class PrepareSummary(TypedDict):
+    "What is read of `report.json`"
+    issues:dict[str, list[str]]
+
 def verify_prepared(
     root:Path,
     genre:str|None,
@@ -138,7 +145,7 @@ def verify_prepared(
     "Check a folder that `prepare` made"
     records = [record for record in read_records(root) if genre in (None, record["genre"])]
     if not records: raise InputError(f"{root}: no prepared clip{f' of {genre}' if genre else ''}; make them with: audio2pose data prepare")
-    said = json.loads((root/"report.json").read_text()) if (root/"report.json").is_file() else None
+    said = read_json(root/"report.json", PrepareSummary) if (root/"report.json").is_file() else None
     here = {record["name"] for record in records}
     issues = [] if said else [Issue("report.json", "the last prepare did not come to its end; run it again", "report.json", "make")]
     for name,lines in (said or dict(issues={}))["issues"].items():
@@ -179,6 +186,15 @@ def verify(
     return VerifyReport(str(root), "prepared" if prepared else "official", clips, issues)
 
 # %% ../../nbs/255_data.verify.ipynb #71e7f8db
+def json_arrays(
+    path:Path,
+)->dict[str, np.ndarray]:
+    "The lists of numbers in a JSON file, by name"
+    found = {}
+    for key,value in read_json(path, dict[str, Any]).items():
+        with suppress(ValueError, TypeError, OverflowError): found[key] = np.asarray(value) # What is ragged is no array
+    return {key: value for key,value in found.items() if value.dtype.kind in "fiu"}
+
 def read_arrays(
     path:Path,
 )->dict[str, np.ndarray]:
@@ -188,12 +204,10 @@ def read_arrays(
         if suffix==".pkl":
             found = load_pickle(path)
             return {str(key): np.asarray(value) for key,value in found.items()} if isinstance(found, dict) else {"": np.asarray(found)}
-        if suffix==".npy": return {"": np.load(path, allow_pickle=False)}
-        if suffix==".npz":
-            with np.load(path, allow_pickle=False) as file: return dict(file)
-    except InputError: raise
-    except Exception as error: raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); fetch or prepare it again") from None
-    if suffix==".json": return {key: np.asarray(value) for key,value in json.loads(path.read_text()).items() if np.asarray(value).dtype.kind in "fiu"}
+    except (ValueError, TypeError) as error: raise InputError(f"{path}: {error}; fetch it again") from None
+    if suffix==".npy": return {"": read_npy(path)}
+    if suffix==".npz": return read_npz(path)
+    if suffix==".json": return json_arrays(path)
     return {"samples": load_audio(path, 16000)[0]}
 
 # %% ../../nbs/255_data.verify.ipynb #01267b72
@@ -215,10 +229,17 @@ def frame_count(
     "How many frames a file of motion or keypoints has"
     for key,x in arrays.items():
         if key=="keypoints2d" and x.ndim==4: return x.shape[1]
-        if key in ("smpl_poses", "poses", "keypoints3d", "keypoints3d_optim") or key=="" and x.ndim>1: return len(x)
+        if x.ndim>1 and key in ("smpl_poses", "poses", "keypoints3d", "keypoints3d_optim", ""): return len(x)
     return None
 
 # %% ../../nbs/255_data.verify.ipynb #45713f46
+def single_number(
+    value, # An array or a number
+)->float: # NaN if it is not one number
+    "A number, however it is stored"
+    value = np.asarray(value)
+    return float(value.reshape(-1)[0]) if value.size==1 and value.dtype.kind in "fiu" else float("nan")
+
 def describe_file(
     path:str|os.PathLike, # .pkl, .npy, .npz, .json, or any sound
 )->list[str]: # Lines
@@ -227,9 +248,9 @@ def describe_file(
     if not path.is_file(): raise InputError(f"{path}: no such file")
     arrays = read_arrays(path)
     lines,frames = [array_summary(*pair) for pair in arrays.items()],frame_count(arrays)
-    fps = float(arrays.get("fps", FPS))
-    if "timestamps" in arrays: fps = timestamp_fps(arrays["timestamps"])
-    if frames: lines.append(f"{frames} frames at {fps:.4g} fps: {frames/fps:.2f} s")
+    fps = timestamp_fps(arrays["timestamps"]) if arrays.get("timestamps", np.zeros(0)).ndim==1<arrays.get("timestamps", np.zeros(0)).size else single_number(arrays.get("fps", FPS))
+    if frames and 0<fps<=MAX_FPS: lines.append(f"{frames} frames at {fps:.4g} fps: {frames/fps:.2f} s")
+    elif frames: lines.append(f"{frames} frames; WRONG: its clock says {fps:.4g} frames per second")
     if "samples" in arrays: lines.append(f"{len(arrays['samples'])/16000:.2f} s of sound")
     try: name = parse_name(path)
     except InputError: return lines
@@ -243,10 +264,11 @@ def skeleton_points(
 )->tuple[np.ndarray, object]|None: # (T, J, 2) right and up, and the skeleton
     "Joints of a file that holds a skeleton"
     if {"smpl_poses", "smpl_trans"}<=arrays.keys() or {"poses", "trans"}<=arrays.keys(): return Motion.load(path).positions()[..., :2], SMPL_24
-    if "keypoints2d" in arrays: return arrays["keypoints2d"][0, ..., :2]*[1, -1], COCO_17
+    arrays = {key: x for key,x in arrays.items() if x.dtype.kind in "fiu" and x.size}
+    if "keypoints2d" in arrays and arrays["keypoints2d"].ndim==4 and arrays["keypoints2d"].shape[2]==17: return arrays["keypoints2d"][0, ..., :2]*[1., -1.], COCO_17
     for key in ("keypoints3d_optim", "keypoints3d", ""):
         x = arrays.get(key)
-        if x is not None and x.ndim==3 and x.shape[1]==17: return x[..., :2], COCO_17
+        if x is not None and x.ndim==3 and x.shape[1]==17 and x.shape[2]>1: return x[..., :2], COCO_17
     return None
 
 # %% ../../nbs/255_data.verify.ipynb #f5c0335f
@@ -256,6 +278,8 @@ def draw_poses(
     skeleton,
 ):
     "Poses in equal steps of time, drawn at one scale"
+    points = np.where(np.isfinite(points), points, np.nan)
+    if np.isnan(points[..., 0]).all(): raise InputError("nothing in it is a place that can be drawn")
     low,high = np.nanmin(points, (0, 1)),np.nanmax(points, (0, 1))
     size = max((high-low)[1], 1e-6)
     for ax,frame in zip(axes, np.linspace(0, len(points)-1, len(axes)).round().astype(int)):
@@ -279,7 +303,8 @@ def plot_file(
         draw_poses(np.atleast_1d(axes), *drawn)
     else:
         fig,ax = plt.subplots(figsize=(9, 2), dpi=80)
-        x = max(arrays.values(), key=np.size)
+        x = max((array for array in arrays.values() if array.dtype.kind in "fiub"), key=np.size, default=np.zeros(0))
+        if not x.size: raise InputError(f"{path}: there are no numbers in it that can be drawn")
         shown = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
         ax.plot(shown[::max(1, len(shown)//4000), :8], lw=.6)
     fig.suptitle(path.name, fontsize=9)

@@ -4,22 +4,26 @@
 
 # %% auto #0
 __all__ = ['SEED_FRAMES', 'AUDIO_FRAMES', 'TARGET_FRAMES', 'EQ_SPREAD', 'check_sequence', 'random_sequences', 'write_header',
-           'append_sequences', 'write_store', 'Store', 'select', 'train_val_split', 'gather_windows', 'window',
-           'sample_indices', 'sample_windows', 'Windows', 'column_moments', 'statistics', 'transpose_chroma',
-           'perturb_mfcc', 'augment_audio']
+           'append_sequences', 'write_store', 'StoreEntry', 'StoreIndex', 'Store', 'select', 'train_val_split',
+           'check_numbers', 'gather_windows', 'window', 'sample_indices', 'sample_windows', 'Windows', 'column_moments',
+           'statistics', 'transpose_chroma', 'perturb_mfcc', 'augment_audio']
 
 # %% ../../nbs/240_data.windows.ipynb #57e1a169
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, MinLen
 from jaxtyping import Float, Int
 from numpy.lib.format import write_array_header_1_0
 from torch.utils.data import Dataset
+from typing_extensions import TypedDict
 
 from ..core import InputError, atomic
+from ..documents import read_json, read_npy
 from ..motion import Motion
 
 # %% ../../nbs/240_data.windows.ipynb #e1af9dd4
@@ -107,19 +111,41 @@ def write_store(
     return short
 
 # %% ../../nbs/240_data.windows.ipynb #152d6e50
+class StoreEntry(TypedDict):
+    "A sequence in `index.json`; what else is known of it stands beside"
+    __pydantic_config__ = dict(extra="allow")
+    name:str
+    start:Annotated[int, Ge(0)] # First row
+    length:Annotated[int, Ge(AUDIO_FRAMES)] # Rows
+
+class StoreIndex(TypedDict):
+    "`index.json`"
+    sequences:Annotated[list[StoreEntry], MinLen(1)]
+    short:list[str] # Names of sequences that were too short
+
+# %% ../../nbs/240_data.windows.ipynb #fdfe4c6e
 class Store:
     "Sequences prepared by `write_store`, memory-mapped"
     def __init__(self,
         folder:str|os.PathLike,
     ):
         self.folder = Path(folder)
-        try: index = json.loads((self.folder/"index.json").read_text())
-        except (OSError, ValueError) as error: raise InputError(f"{folder}: not a store of windows ({error}); make one with write_store") from None
+        if not (self.folder/"index.json").is_file(): raise InputError(f"{folder}: not a store of windows (no index.json in it); make one with write_store")
+        index = read_json(self.folder/"index.json", StoreIndex)
         self.info,self.short = index["sequences"],index["short"]
-        try: self.motion,self.audio = (np.load(self.folder/f"{stream}.npy", mmap_mode="r") for stream in ("motion", "audio"))
-        except (OSError, ValueError) as error: raise InputError(f"{folder}: its arrays are missing or cut off ({error}); write the store again") from None
-        if self.rows.sum()!=len(self.motion) or len(self.audio)!=len(self.motion):
-            raise InputError(f"{folder}: the index counts {self.rows.sum()} frames, motion.npy has {len(self.motion)} and audio.npy {len(self.audio)}; write it again")
+        self.motion,self.audio = (read_npy(self.folder/f"{stream}.npy", mapped=True) for stream in ("motion", "audio"))
+        self.check()
+
+    def check(self):
+        "Compare the index with the arrays"
+        folder = self.folder
+        for name,stream,width in (("motion.npy", self.motion, 219), ("audio.npy", self.audio, 35)):
+            if stream.ndim!=2 or stream.shape[1]!=width or stream.dtype!="<f4": raise InputError(f"{folder}: {name} must be (T, {width}) of float32, it is {stream.shape} of {stream.dtype}; write the store again")
+        if sum(entry["length"] for entry in self.info)!=len(self.motion) or len(self.audio)!=len(self.motion):
+            raise InputError(f"{folder}: the index counts {sum(entry['length'] for entry in self.info)} frames, motion.npy has {len(self.motion)} and audio.npy {len(self.audio)}; write it again")
+        outside = next((entry["name"] for entry in self.info if entry["start"]+entry["length"]>len(self.motion)), None)
+        if outside is not None: raise InputError(f"{folder}: {outside} would end behind the last frame; write the store again")
+        if len(set(self.names))<len(self): raise InputError(f"{folder}: two sequences in its index have the same name; write the store again")
 
     @property
     def names(self): return [entry["name"] for entry in self.info]
@@ -156,6 +182,21 @@ def train_val_split(
     for part,wanted in zip(parts, ("train", "val")):
         if not len(part): raise InputError(f"{store.folder}: none of its {len(store)} sequences is for {wanted}; a store needs two sequences at least")
     return tuple(parts)
+
+# %% ../../nbs/240_data.windows.ipynb #8fc0be9b
+def check_numbers(
+    store:Store,
+    limit:float=1e5, # Of what a motion or a feature can be
+    piece:int=65536, # Rows at a time
+):
+    "Refuse a store with numbers that nothing can be trained on"
+    for stream in ("motion", "audio"):
+        for entry in store.info:
+            for first in range(0, entry["length"], piece):
+                start = entry["start"]+first
+                rows = np.abs(getattr(store, stream)[start:start+min(piece, entry["length"]-first)])
+                if rows.max()<limit: continue # NaN is not
+                raise InputError(f"{store.folder}: {stream} of {entry['name']} is not finite or beyond {limit:g}, first in frame {first+int((~(rows<limit)).any(1).argmax())}; leave this sequence out or mend it, and write the store again")
 
 # %% ../../nbs/240_data.windows.ipynb #69e10f3e
 def gather_windows(

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Work', 'connections', 'engines', 'Job', 'file_stamp', 'Outcome', 'file_records', 'error_message', 'PerJob',
-           'fingerprint', 'versions', 'ItemState', 'update_state', 'read_ledger', 'Ledger', 'files_complete',
-           'is_finished', 'pending_jobs', 'JobQueue', 'mark_failed', 'requeue', 'is_suspect', 'Resources', 'serial',
-           'worker_environment', 'interrupt_main_thread', 'read_messages', 'start_worker', 'worker_loop', 'death_of',
-           'Worker', 'attend', 'ending_of', 'next_for', 'serve', 'processes', 'RayWorker', 'next_batch', 'connect_ray',
-           'on_ray', 'check_engine', 'WorkerDiedError', 'PerItem', 'map_items', 'Report', 'stopping_in_order',
-           'run_jobs']
+           'fingerprint', 'versions', 'ItemState', 'update_state', 'LedgerLine', 'read_ledger', 'Ledger',
+           'files_complete', 'is_finished', 'pending_jobs', 'JobQueue', 'mark_failed', 'requeue', 'is_suspect',
+           'Resources', 'serial', 'worker_environment', 'interrupt_main_thread', 'read_messages', 'start_worker',
+           'worker_loop', 'death_of', 'Worker', 'attend', 'ending_of', 'next_for', 'serve', 'processes', 'RayWorker',
+           'next_batch', 'connect_ray', 'on_ray', 'check_engine', 'WorkerDiedError', 'PerItem', 'map_items', 'Report',
+           'stopping_in_order', 'run_jobs']
 
 # %% ../../nbs/150_engine.workers.ipynb #4e63ef62
 import json
@@ -29,8 +29,11 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from .. import __version__
 from ..core import InputError, lock_folder, require, safe_path
+from ..documents import MAX_DOCUMENT, parse_json
 
 # %% ../../nbs/150_engine.workers.ipynb #5a620275
 @dataclass(frozen=True)
@@ -150,16 +153,25 @@ def update_state(
         elif not line.get("killed"): state.errors += 1
 
 # %% ../../nbs/150_engine.workers.ipynb #9054fa6d
+class LedgerLine(TypedDict, total=False):
+    "What is read of a line; what else it holds stands beside"
+    __pydantic_config__ = dict(extra="allow")
+    key:str
+    outcome:str
+    reason:str
+    fingerprint:str
+    files:dict[str, Any]
+    killed:bool
+
+# %% ../../nbs/150_engine.workers.ipynb #f9a6225d
 def read_ledger(
     path:str|os.PathLike, # `ledger.jsonl`
 )->Iterator[dict]: # Its whole lines
-    "The lines of a ledger; one that was cut off is left out"
+    "The lines of a ledger; one that was cut off, or is none of a ledger, is left out, and its item is done again"
     if not Path(path).is_file(): return
     with open(path, "rb") as file:
-        for text in file:
-            try: line = json.loads(text)
-            except ValueError: continue # Cut off by a stop
-            if isinstance(line, dict): yield line
+        while text := file.readline(MAX_DOCUMENT):
+            with suppress(InputError): yield parse_json(text, str(path), LedgerLine)
 
 # %% ../../nbs/150_engine.workers.ipynb #9386f4dd
 class Ledger:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..core import InputError, atomic
+from ..documents import read_npy
 from ..engine.workers import Job, Outcome, Report, Resources, file_records, file_stamp, run_jobs
 from ..landmarks import Landmarks, layouts, seed_storage, to_array
 
@@ -171,10 +172,7 @@ def reduce_file(
     size:tuple[int, int]|None, # Of the picture, for fractions
 )->ReducedClip:
     "Reduce a file"
-    try: source = Landmarks.load(path) if path.with_suffix(".json").is_file() else np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, InputError): raise
-        raise InputError(f"{path}: damaged, cut off, or not an array file") from None
+    source = Landmarks.load(path) if path.with_suffix(".json").is_file() else read_npy(path)
     reduced = reduce_landmarks(source, config, size)
     if not reduced.valid.any(): raise InputError(f"{path}: nothing was seen in it")
     with atomic(out) as scratch, open(scratch, "wb") as file: np.save(file, reduced.to_rows())

@@ -413,7 +413,7 @@ def load_reference(
             measures = dict(zip(file["measure_names"].tolist(), file["measures"].tolist()))
             return Reference(windows, measures, str(file["name"]))
     except OSError as error: raise InputError(f"{path}: cannot be read ({error}); make it with save_reference") from None
-    except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error: raise InputError(f"{path}: not a reference of metrics.realism ({error}); make it with save_reference") from None
+    except (KeyError, TypeError, ValueError, EOFError, BadZipFile, zlib.error) as error: raise InputError(f"{path}: not a reference of metrics.realism ({error}); make it with save_reference") from None
 
 # %% ../../nbs/350_metrics.realism.ipynb #5d2b7ab9
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,9 @@ class FACTConfig:
         for field in fields(self):
             value,kind = getattr(self, field.name),type(field.default)
             if type(value) is not kind: raise InputError(f"FACTConfig: {field.name} must be {kind.__name__}, got {value!r}")
+            limit = 256 if field.name.endswith("_layers") else 65_536 # Far beyond any model of this kind
             if kind is int and value<1: raise InputError(f"FACTConfig: {field.name} must be at least 1, got {value}")
+            if kind is int and value>limit: raise InputError(f"FACTConfig: {field.name} must be at most {limit:,}, got {str(value)[:20]}")
         if self.width%self.heads: raise InputError(f"FACTConfig: width {self.width} does not divide into {self.heads} heads")
         if self.shortcuts and (self.fusion!="early" or self.audio_length<self.motion_length): raise InputError("FACTConfig: shortcuts need early fusion and a window of audio at least as long as the seed")
         if self.fusion not in ("early", "late", "none"): raise InputError(f'FACTConfig: fusion must be "early", "late" or "none", got {self.fusion!r}')

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import InputError, asset, atomic
+from ..documents import parse_json
 from .motion_features import FEATURES, Clip
 from .weights import check_state_dict, load_strict, load_state_dict
 
@@ -40,10 +42,11 @@ class MotionFlowConfig:
     styles:tuple = () # Names of what was taught
 
     def __post_init__(self):
+        if not isinstance(self.styles, (list, tuple)): raise InputError("MotionFlowConfig: styles must be names")
         object.__setattr__(self, "styles", tuple(self.styles))
-        for name in ("width", "heads", "mlp", "layers", "patch", "beat_frames", "beats"):
-            value = getattr(self, name)
-            if type(value) is not int or value<1: raise InputError(f"MotionFlowConfig: {name} must be a whole number of at least 1, got {value!r}")
+        for name,limit in dict(width=16_384, heads=1024, mlp=65_536, layers=256, patch=1024, beat_frames=1024, beats=1024, audio_dim=4096).items():
+            value,least = getattr(self, name),int(name!="audio_dim")
+            if type(value) is not int or not least<=value<=limit: raise InputError(f"MotionFlowConfig: {name} must be a whole number of at least {least} and at most {limit:,}, got {str(value)[:20]}")
         if self.width%self.heads or (self.width//self.heads)%2: raise InputError(f"MotionFlowConfig: width {self.width} does not divide into {self.heads} heads of even width")
         if self.beat_frames%self.patch: raise InputError(f"MotionFlowConfig: {self.beat_frames} frames a beat do not divide into patches of {self.patch}")
         if not all(isinstance(style, str) for style in self.styles): raise InputError("MotionFlowConfig: styles must be names")
@@ -256,11 +259,12 @@ def config_of(
     "The configuration inside a weights file; one that belongs to another model is refused"
     metadata = metadata_of(weights)
     if metadata.get("model")!="MotionFlow": raise InputError(f"{weights}: these are not the weights of a MotionFlow; FACT models are for `--model` with a folder of FACT")
-    try: values = json.loads(metadata.get("config", ""))
-    except ValueError: raise InputError(f"{weights}: no configuration in it; save models with model.save_pretrained") from None
+    try: values = parse_json(metadata.get("config", ""), str(weights), dict[str, Any])
+    except InputError: raise InputError(f"{weights}: no configuration in it; save models with model.save_pretrained") from None
     unknown = sorted(values.keys()-{field.name for field in fields(MotionFlowConfig)})
     if unknown: raise InputError(f"{weights}: MotionFlowConfig has no {', '.join(unknown[:3])}; was it saved by another version?")
-    return MotionFlowConfig(**values)
+    try: return MotionFlowConfig(**values)
+    except InputError as error: raise InputError(f"{weights}: {error}") from None
 
 # %% ../../nbs/420_models.motion_flow.ipynb #ed03abc8
 def from_pretrained(cls:type[MotionFlow],
@@ -270,9 +274,9 @@ def from_pretrained(cls:type[MotionFlow],
     path = asset("dancer") if path is None else Path(path)
     weights = path/"model.safetensors" if path.is_dir() else path
     if not weights.is_file(): raise InputError(f"{path}: no model.safetensors there; save a model there with model.save_pretrained")
-    model = cls(config_of(weights))
-    state = load_state_dict(weights)
-    check_state_dict(model, state, str(weights))
+    config,state = config_of(weights),load_state_dict(weights)
+    with torch.device("meta"): check_state_dict(cls(config), state, str(weights)) # Before memory is taken
+    model = cls(config)
     return load_strict(model, {name: tensor.float() for name,tensor in state.items()}, str(weights)).eval()
 
 MotionFlow.from_pretrained = classmethod(from_pretrained)

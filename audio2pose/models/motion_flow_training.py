@@ -202,10 +202,11 @@ def resumed(
 )->tuple[dict, int, list]: # Averaged weights, steps done, log
     "Where a run was stopped, or its beginning"
     if checkpoint is None or not Path(checkpoint).is_file(): return {name: value.clone() for name,value in model.state_dict().items()}, 0, []
-    try: state = torch.load(checkpoint, weights_only=True)
-    except Exception as error: raise InputError(f"{checkpoint}: damaged or cut off ({type(error).__name__}); delete it to begin anew") from None
-    model.load_state_dict(state["model"]), optimiser.load_state_dict(state["optimiser"])
-    return state["average"], state["step"], [tuple(row) for row in state["log"]]
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"]), optimiser.load_state_dict(state["optimiser"])
+        return state["average"], state["step"], [tuple(row) for row in state["log"]]
+    except Exception as error: raise InputError(f"{checkpoint}: damaged, cut off or of another model ({type(error).__name__}); delete it to begin anew") from None
 
 # %% ../../nbs/421_models.motion_flow_training.ipynb #8e59d613
 def learning_rate(

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['model_zoo', 'pose_lift_url', 'projects_url', 'landmarker_url', 'known_weights', 'trained_on', 'customary', 'averages',
-           'file_sha256', 'announce', 'recorded_sha256', 'check_sha256', 'remote_size', 'fetch', 'fetch_known',
-           'hub_name', 'fetch_hub', 'numpy_globals', 'read_checkpoint', 'Contents', 'without_prefixes', 'contents',
-           'load_contents', 'load_state_dict', 'rename_keys', 'mismatches', 'check_state_dict', 'load_strict']
+           'MAX_WEIGHT', 'file_sha256', 'announce', 'recorded_sha256', 'check_sha256', 'remote_size', 'fetch',
+           'fetch_known', 'hub_name', 'fetch_hub', 'numpy_globals', 'read_checkpoint', 'Contents', 'without_prefixes',
+           'contents', 'load_contents', 'load_state_dict', 'rename_keys', 'mismatches', 'check_state_dict',
+           'load_strict']
 
 # %% ../../nbs/400_models.weights.ipynb #035f20f1
 import hashlib
@@ -261,18 +262,22 @@ def rename_keys(
     return found
 
 # %% ../../nbs/400_models.weights.ipynb #5d7133e2
+MAX_WEIGHT = 1e8 # A larger one is a damaged bit
+
 def mismatches(
     module:nn.Module, # What should be filled
     state:dict[str, Tensor], # What is offered
 )->dict[str, list[str]]: # Kind of misfit → the tensors concerned
     "What keeps `state` from fitting `module`"
     own = module.state_dict()
-    shared = own.keys()&state.keys()
+    shared = {name for name in own.keys()&state.keys() if isinstance(state[name], Tensor)}
     found = {
         "missing": sorted(own.keys()-state.keys()),
+        "no tensors": sorted((own.keys()&state.keys())-shared),
         "unexpected": sorted(state.keys()-own.keys()),
         "of another shape": [f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}" for name in own if name in shared and state[name].shape!=own[name].shape],
         "not finite": [name for name in own if name in shared and not torch.isfinite(state[name]).all()],
+        "beyond all measure": [name for name in own if name in shared and state[name].is_floating_point() and (state[name][torch.isfinite(state[name])].abs()>MAX_WEIGHT).any()],
     }
     return {kind: names for kind,names in found.items() if names}
 

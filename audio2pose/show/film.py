@@ -71,8 +71,9 @@ def open_audio(
 ): # `av` container
     "Open a file that has sound in it"
     import av
+    from audio2pose.audio import open_media
     if not Path(path).is_file(): raise InputError(f"{path}: no such file; give a song, or leave the sound out.")
-    try: container = av.open(str(path), metadata_errors="ignore")
+    try: container = open_media(path)
     except (av.FFmpegError, OSError): raise unreadable_audio(path) from None
     if container.streams.audio and container.streams.audio[0].codec_context is not None: return container
     container.close()

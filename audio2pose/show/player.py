@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..audio import load
+from ..audio import load, open_media
 from ..beats import TRACKERS, Beats, beats_from, load as load_beats
 from ..body.skin import Body, load_body
 from ..core import InputError, asset, atomic
@@ -129,7 +129,7 @@ def sound_data(
     import av
     if not Path(path).is_file(): raise InputError(f"{path}: no such file")
     try:
-        with av.open(str(path), metadata_errors="ignore") as song:
+        with open_media(path) as song:
             if not song.streams.audio: raise InputError(f"{path}: there is no sound in it; give a file with an audio track")
             layout = "mono" if song.streams.audio[0].layout.nb_channels==1 else "stereo"
             data,seconds = encode_mp3(audio_frames(song, layout), bits, layout)
