@@ -72,13 +72,14 @@ def reachable_height(
     root:Float[np.ndarray, "T 3 3"],
     trans:Float[np.ndarray, "T 3"], # Wanted place of the pelvis, m
     ankles:Float[np.ndarray, "T 2 3"], # m
+    stretch:float=.99, # Of the leg's length: a knee of 16 degrees; real dancers' straighter knee is at 12 in its straightest twentieth
 )->Float[np.ndarray, "T"]: # m
     "The wanted pelvis height, lowered where a leg would have to stretch"
     height = trans[:,1].copy()
     for k,chain in enumerate(legs.values()):
         offset = root@SMPL_24.offsets[chain[0]]
         apart = np.linalg.norm((trans+offset-ankles[:,k])[:,[0, 2]], axis=-1)
-        rise = np.sqrt(np.maximum((.975*leg_length[k])**2-apart**2, .01))
+        rise = np.sqrt(np.maximum((stretch*leg_length[k])**2-apart**2, .01))
         height = np.minimum(height, ankles[:,k,1]+rise-offset[:,1])
     return gaussian_filter1d(minimum_filter1d(height, 9), 2.5)
 
