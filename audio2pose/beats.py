@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 
 from .audio import WINDOW, beats as librosa_beats, check_audio, resample, stft_blocks
 from .core import FPS, SR, InputError, asset, atomic, require
+from .documents import read_document
 
 # %% ../nbs/050_beats.ipynb #dd1b0187
 BANDS = 80 # Mel bands that the network is given
@@ -404,8 +405,7 @@ def load(
 )->Beats:
     "Beats from a file"
     path = Path(path)
-    try: text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    try: text = read_document(path).decode("utf-8-sig")
     except UnicodeDecodeError: raise InputError(f"{path}: this is no text; beats are JSON, or text with one time a line.") from None
     times,downbeats = (read_json if text.lstrip()[:1] in ("[", "{") else read_lines)(text, str(path))
     if len(times)<2: raise InputError(f"{path}: it holds {len(times)} beats; give two or more.")

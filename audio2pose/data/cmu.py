@@ -5,7 +5,6 @@ __all__ = ['SALSA', 'JOINTS', 'ADDRESS', 'TERMS', 'CREDIT', 'DANCES', 'asf_bone'
            'asf_layout', 'skeleton_beside', 'read_amc', 'cmu_joints', 'cmu_files', 'recorded_hashes', 'fetch_cmu']
 
 # %% ../../nbs/210_data.cmu.ipynb #54189323
-import json
 import os
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from ..body.retarget import Capture, joint_map, pose_skeleton
+from ..documents import read_json
 from ..core import InputError
 from .download import FetchResult, RemoteFile, FetchOptions, fetch_all
 from ..skeleton import Skeleton
@@ -168,7 +168,7 @@ def recorded_hashes(
     folder:str|os.PathLike, # With a `downloads.json`
 )->dict[str, str]: # Address → SHA-256
     "What the first download of each file was"
-    try: return {entry["url"]: entry["sha256"] for entry in json.loads((Path(folder)/"downloads.json").read_text()) if entry.get("sha256")}
+    try: return {entry["url"]: entry["sha256"] for entry in read_json(Path(folder)/"downloads.json") if entry.get("sha256")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError): return {}
 
 # %% ../../nbs/210_data.cmu.ipynb #d7672d61

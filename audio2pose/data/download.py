@@ -32,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from ..audio import is_truncated
+from ..documents import read_json
 from ..core import InputError, atomic
 from .aist import SPLITS, parse_name, split_names
 
@@ -270,7 +271,7 @@ def update_log(
 ):
     "Add to `downloads.json` what became of each file"
     path = folder/"downloads.json"
-    try: known = {entry["url"]: entry for entry in json.loads(path.read_text())}
+    try: known = {entry["url"]: entry for entry in read_json(path)}
     except (OSError, ValueError, KeyError, TypeError): known = {}
     for result in results:
         if result.state!="kept" or known.get(result.url, {}).get("state")!="fetched": known[result.url] = asdict(result)

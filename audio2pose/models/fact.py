@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..documents import parse_json
 from ..core import InputError, asset, atomic
 from .tensorflow import TensorBundle, find_bundle, variables
 from .weights import check_state_dict, fetch_hub, load_strict, hub_name, load_state_dict, rename_keys
@@ -379,8 +380,7 @@ def config_from_json(
     where:str, # Said in errors: the file's name
 )->FACTConfig:
     "Read a configuration; unknown fields are an error, missing ones are the paper's"
-    try: values = json.loads(text)
-    except ValueError as error: raise InputError(f"{where}: not JSON ({error})") from None
+    values = parse_json(text, where)
     if not isinstance(values, dict): raise InputError(f"{where}: expected a JSON object with the fields of FACTConfig")
     unknown = sorted(values.keys()-{field.name for field in fields(FACTConfig)})
     if unknown: raise InputError(f"{where}: FACTConfig has no {', '.join(unknown[:3])}; is this the configuration of another model?")

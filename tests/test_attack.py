@@ -1,0 +1,263 @@
+"Hostile inputs for every reader and command, and kills at random moments: a value, one sentence, or nothing; never code, half a file, or a loss"
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+import attack
+from audio2pose import cli
+from audio2pose.models.fact import FACT, FACTConfig
+
+COMMAND = [sys.executable, "-c", "from audio2pose.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("targets")
+    return attack.reader_targets(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    FACT(replace(FACTConfig.small(), width=16, heads=2, mlp=16, cross_layers=1)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "A working folder with a user's files in it"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"mine").mkdir()
+    (tmp_path/"mine"/"diary.txt").write_text("dear diary")
+    (tmp_path/"mine"/"link").symlink_to("diary.txt")
+    return tmp_path
+
+
+def unharmed(folder:Path)->bool:
+    "No code was run, and what is the user's is as it was"
+    return not (folder/"it-ran").exists() and (folder/"mine"/"diary.txt").read_text()=="dear diary" and (folder/"mine"/"link").is_symlink() and len(list((folder/"mine").iterdir()))==2
+
+
+@contextmanager
+def limit(seconds):
+    def stop(*_): raise TimeoutError(f"longer than {seconds} s")
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try: yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def read_spoiled(target, seed, folder)->str:
+    "What becomes of one spoiled version of a file"
+    place = folder/"case"
+    place.mkdir()
+    try:
+        with limit(20): return attack.attempt(target, place, target.spoiled(random.Random(f"{target.name} {seed}")))
+    finally: shutil.rmtree(place)
+
+
+def assault_readers(targets, folder, cases)->Counter:
+    found = Counter()
+    for target in targets:
+        for seed in range(cases):
+            outcome = read_spoiled(target, seed, folder)
+            found[outcome if outcome in ("value", "refused") else f"{target.name}, case {seed}: {outcome}"] += 1
+    assert unharmed(folder)
+    wrong = [line for line in found if line not in ("value", "refused")]
+    assert not wrong, "\n".join(wrong[:20])
+    return found
+
+
+# ---- readers
+
+def test_valid_files_are_read(targets, here):
+    outcomes = {}
+    for target in targets:
+        (here/"case").mkdir()
+        outcomes[target.name] = attack.attempt(target, here/"case", target.valid())
+        shutil.rmtree(here/"case")
+    assert {name: outcome for name,outcome in outcomes.items() if outcome!="value"}=={}
+
+
+def test_spoiled_files(targets, here):
+    assert assault_readers(targets, here, 4).total()>=250
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(3000)
+def test_many_spoiled_files(targets, here, record_property):
+    found = assault_readers(targets, here, 60)
+    record_property("readers", dict(found))
+    assert found.total()>=3500
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(3000)
+@settings(max_examples=2000, deadline=None, derandomize=False, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**60), data=st.data())
+def test_any_spoiled_file(targets, tmp_path_factory, seed, data):
+    target = data.draw(st.sampled_from(targets))
+    outcome = read_spoiled(target, seed, tmp_path_factory.mktemp("any"))
+    assert outcome in ("value", "refused"), outcome
+
+
+def test_song_cut_in_its_last_page(here):
+    "An Ogg file that loses its last bytes is refused, wherever in the page it is cut"
+    from audio2pose import audio
+    from audio2pose.core import InputError
+    soundfile.write("song.ogg", .3*np.sin(np.arange(60_000)/9), 22_050)
+    whole = Path("song.ogg").read_bytes()
+    last = whole.rfind(b"OggS")
+    for cut in [*range(last+1, last+40), *range(last+40, len(whole), max(1, (len(whole)-last)//20))]:
+        Path("cut.ogg").write_bytes(whole[:cut])
+        with pytest.raises(InputError): audio.load("cut.ogg")
+
+
+# ---- commands
+
+def command_lines(targets, tiny):
+    "Command lines, each with the file that is spoiled"
+    by = {target.name: target for target in targets}
+    return [*[(f"dance {by[name].file} --model {tiny} --no-film --out out", by[name]) for name in ("song wav", "song ogg", "song mp3", "song flac")],
+            ("dance --model . --no-film --out out", by["FACT config"]), ("dance --model model.safetensors --no-film --out out", by["MotionFlow weights"]),
+            ("motion a.npy --out out", by["Landmarks, sidecar"]), ("motion a.npy --out out", by["Landmarks, array"]),
+            *[(f"features {by[name].file} --kind handcrafted --fps 30 --person largest --out out", by[name]) for name in ("keypoints COCO", "keypoints AlphaPose", "keypoints MMPose", "keypoints npy", "keypoints pkl")],
+            ("evaluate . --reference . --protocol corrected", by["Motion npz"]), ("evaluate . --reference .", by["clip positions"]),
+            ("train s --out out --steps 1 --batch 1", by["store index"]), ("train s --out out --steps 1 --batch 1", by["store motion"]),
+            ("data verify p --workers 1", by["verify record"]), ("data verify p --workers 1", by["verify report"]),
+            *[(f"data inspect {by[name].file} --picture picture.png", by[name]) for name in ("inspect pkl", "inspect npz", "inspect json", "inspect keypoints pkl")],
+            ("weights show w.pt", by["torch weights"]), ("weights show model.safetensors", by["FACT weights"]), ("weights convert model.safetensors out", by["FACT weights"]),
+            ("run n.ipynb --describe", by["notebook"]), ("run --grid g.yaml", replace(by["grid"], content=by["grid"].content.replace("4_train", "nowhere")))]
+
+
+def assault_commands(lines, folder, capfd, cases)->Counter:
+    found = Counter()
+    for line,target in lines:
+        for seed in range(cases):
+            for name in os.listdir(folder):
+                if name!="mine": shutil.rmtree(folder/name) if (folder/name).is_dir() else (folder/name).unlink()
+            target.write(folder, target.spoiled(random.Random(f"{line} {seed}")))
+            before = {path for path in folder.rglob("*")}
+            with limit(60): code = cli.run(line.split())
+            said = capfd.readouterr()
+            assert code in (0, 1, 2) and "Traceback" not in said.err+said.out, (line, seed, said)
+            assert code==0 or said.err or "refused" in said.out, (line, seed, said)
+            assert unharmed(folder) and before<=set(folder.rglob("*"))|{path for path in before if path.name.startswith(".lock")}, (line, seed)
+            assert not list(folder.rglob(".part-*")), (line, seed)
+            found[code] += 1
+    return found
+
+
+def test_commands_on_spoiled_files(targets, tiny, here, capfd):
+    assault_commands(command_lines(targets, tiny)[1::3], here, capfd, 1)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(3000)
+def test_commands_on_many_spoiled_files(targets, tiny, here, capfd, record_property):
+    found = assault_commands(command_lines(targets, tiny), here, capfd, 10)
+    record_property("commands", dict(found))
+
+
+@pytest.mark.skipif(os.name!="posix", reason="pipes and devices of Unix")
+@pytest.mark.parametrize("line", ["dance X", "data inspect X", "data verify X", "motion X", "features X --kind handcrafted --fps 30", "landmarks X", "weights show X", "train X", "run X", "run --grid X", "dance --beats X", "dance --seed-motion X", "evaluate X --reference X"])
+@pytest.mark.parametrize("device", ["pipe", "/dev/zero"])
+def test_pipes_and_devices(here, capfd, data_folder, line, device):
+    suffix = {"landmarks": ".tsv", "run": ".ipynb"}.get(line.split()[0], ".npz") if device=="pipe" else ""
+    path = device+suffix
+    if device=="pipe": os.mkfifo(path)
+    with limit(20): code = cli.run(line.replace("X", path).split())
+    said = capfd.readouterr()
+    assert code==2 and "Traceback" not in said.err and said.err.splitlines()[-1].startswith("error: "), said
+
+
+# ---- kills
+
+def start(*words): return subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def digests(folder:Path, skip=())->dict[str, str]:
+    "Hashes of the results; not of the ledger, which tells of every attempt, nor of times of the clock"
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".lock") and path.name not in ("ledger.jsonl", *skip)}
+
+
+def trained(folder:Path):
+    "A run of training without its seconds"
+    content = torch.load(folder/"checkpoint.pt", weights_only=True)
+    log = [[cell for name,cell in zip("step loss valid_loss lr seconds waited".split(), line.split(",")) if name not in ("seconds", "waited")] for line in (folder/"log.csv").read_text().splitlines()]
+    return {name: tensor.numpy().tobytes() for name,tensor in content["model"].items()}, content["step"], log, digests(folder/"model")
+
+
+GRID_NOTEBOOK = ["from pathlib import Path\nimport time, hashlib\ntime.sleep(.5)\n", "Path(out).mkdir(parents=True, exist_ok=True)\n(Path(out)/'done.txt').write_text(hashlib.sha256(str(number).encode()).hexdigest())\n"]
+
+
+def write_material(folder:Path, tiny:Path):
+    "What the commands that are killed begin from"
+    from audio2pose.data.windows import random_sequences, write_store
+    t = np.arange(22_050*4)/22_050
+    soundfile.write(folder/"song.wav", (.8*np.sin(2*np.pi*1000*t)*np.exp(-(t%.5)/.01)+.05*np.sin(2*np.pi*220*t)).astype(np.float32), 22_050)
+    write_store(random_sequences(4, 400), folder/"store")
+    cli.run(["data", "synth", str(folder/"tree"), "--sequences", "4", "--seconds", "8", "--seed", "1"])
+    (folder/"points").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8): np.save(folder/"points"/f"clip{i}.npy", np.concatenate([500+100*rng.normal(size=(3000, 17, 2)), rng.uniform(size=(3000, 17, 1))], -1))
+    cell = lambda source, tags=(): dict(cell_type="code", metadata=dict(tags=list(tags)), source=source, outputs=[], execution_count=None, id=f"c{abs(hash(source))%10**7}")
+    (folder/"small.ipynb").write_text(json.dumps(dict(cells=[cell("number:int = 1 # Of the run\nout:str = '' # Folder\n", ["parameters"]), *map(cell, GRID_NOTEBOOK)], metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")), nbformat=4, nbformat_minor=5)))
+    (folder/"grid.yaml").write_text(f"notebook: {folder/'small.ipynb'}\ngrid: {{number: [1, 2, 3]}}\n")
+
+
+KILLED = dict( # Command → words with OUT for the output folder, and what is compared
+    dance=("dance song.wav --model TINY --no-film --commit 1 --out OUT", digests),
+    prepare=("data prepare tree --out OUT --workers 2", lambda out: digests(out, ("options.json",))),
+    features=("features points --kind handcrafted --fps 30 --workers 2 --out OUT", digests),
+    train=("train store --steps 6 --batch 2 --precision fp32 --out OUT", trained),
+    grid=("run --grid grid.yaml --out OUT", lambda out: sorted((path.parent.name, path.read_text()) for path in out.rglob("done.txt"))),
+)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", list(KILLED))
+def test_killed_twelve_times(here, tiny, name):
+    "kill -9 at random moments, then to the end: what an undisturbed run makes, and nothing is left behind"
+    write_material(here, tiny)
+    line,result = KILLED[name]
+    words = lambda out: line.replace("TINY", str(tiny)).replace("OUT", out).split()
+    begun = time.monotonic()
+    whole = start(*words("whole"))
+    assert whole.wait(600)==0, whole.stderr.read()
+    seconds,rng,killed = time.monotonic()-begun,random.Random(name),0
+    for _ in range(40):
+        child = start(*words("out"))
+        try: child.wait(rng.uniform(.3, 1.)*seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            killed += 1
+        child.wait()
+        time.sleep(1.) # Its workers notice
+        if child.returncode==0: shutil.rmtree("out")
+        if killed>=12: break
+    assert killed>=12
+    last = start(*words("out"))
+    assert last.wait(600)==0, last.stderr.read()
+    assert result(here/"out")==result(here/"whole")
+    assert not list(here.rglob(".part-*")) and unharmed(here)
