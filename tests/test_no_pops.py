@@ -44,14 +44,14 @@ def test_a_song_that_popped(fact):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(8))
 def test_eight_seeds_of_synthetic_songs(fact, seed):
-    for song in (demo_track(), compose(5, seconds=30.)): assert largest_step(fact, features_of(song.y, song.sr), seed)<LIMIT
+    for song in (demo_track(), compose(5, seconds=20.)): assert largest_step(fact, features_of(song.y, song.sr), seed)<LIMIT
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", REAL_SONGS)
 def test_eight_seeds_of_real_songs(fact, shared, name):
-    features = features_of(*audio.load(shared(f"real/music/{name}.ogg")))
+    features = features_of(*audio.load(shared(f"real/music/{name}.ogg")))[:20*60] # Joins of phrases are what popped: one or two in twenty seconds
     for seed in range(8): assert largest_step(fact, features, seed)<LIMIT, seed
 
 
