@@ -90,13 +90,23 @@ def test_a_folder_with_broken_files(tmp_path):
     with pytest.raises(InputError, match="no .skeleton files"): read_ntu(tmp_path/"none")
 
 
-@pytest.mark.parametrize("name,parts", [("S001C001P001R001A001", ("train", "test", "test")), ("S001C002P003R001A002", ("test", "train", "train")), ("S001C003P008R001A001", ("train", "train", "exemplar")), ("S018C003P008R001A061", ("train", "train", "exemplar"))])
+@pytest.mark.parametrize("name,parts", [("S001C001P001R001A001", ("train", "test", "test", "test")), ("S002C002P003R001A002", ("test", "train", "train", "train")), ("S001C003P008R001A001", ("train", "train", "test", "exemplar"))])
 def test_splits(name, parts):
-    assert tuple(part_of(clip_name(name), split) for split in ("x-sub", "x-view", "one-shot"))==parts
+    assert tuple(part_of(clip_name(name), split) for split in ("x-sub", "x-view", "x-set", "one-shot"))==parts
+
+
+def test_splits_of_120():
+    "53 of 106 people teach, 16 of 32 setups; sixty-action splits have no place for action 61"
+    people = [part_of(clip_name(f"S018C001P{person:03d}R001A061"), "x-sub-120") for person in range(1, 107)]
+    setups = [part_of(clip_name(f"S{setup:03d}C001P001R001A061"), "x-set") for setup in range(1, 33)]
+    assert people.count("train")==people.count("test")==53 and setups.count("train")==setups.count("test")==16
+    assert part_of(clip_name("S018C003P008R001A061"), "one-shot")=="exemplar"
+    with pytest.raises(InputError, match="action 61 is of NTU RGB.D 120"): part_of(clip_name("S018C003P008R001A061"), "x-sub")
 
 
 def test_one_shot_exemplars():
     assert one_shot_actions[:3]==(1, 7, 13) and one_shot_actions[-1]==115 and len(set(exemplars))==20
+    assert exemplars[9:11]==("S001C003P008R001A055", "S018C003P008R001A061")
     with pytest.raises(InputError, match="no split 'sub'"): part_of(clip_name(exemplars[0]), "sub")
 
 

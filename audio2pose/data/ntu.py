@@ -46,15 +46,14 @@ exemplars = tuple(f"S{1 if action<=60 else 18:03d}C003P008R001A{action:03d}" for
 # %% ../../nbs/263_data.ntu.ipynb #11027373
 def part_of(
     clip:ClipName,
-    split:str, # "x-sub", "x-sub-120", "x-view" or "one-shot"
+    split:str, # "x-sub", "x-view" of the first set; "x-sub-120", "x-set", "one-shot" of NTU RGB+D 120
 )->str: # "train", "test" or "exemplar"
     "The part that a clip has in a split"
-    if split=="x-sub": return "train" if clip.performer in subjects_60 else "test"
-    if split=="x-sub-120": return "train" if clip.performer in subjects_120 else "test"
-    if split=="x-view": return "test" if clip.camera==1 else "train"
-    if split!="one-shot": raise InputError(f"part_of: there is no split {split!r}; there are x-sub, x-sub-120, x-view and one-shot")
-    if clip.name in exemplars: return "exemplar"
-    return "test" if clip.action in one_shot_actions else "train"
+    if split in ("x-sub", "x-view") and clip.action>60: raise InputError(f"{clip.name}: action {clip.action} is of NTU RGB+D 120 and has no part in {split}, which knows 60; use x-sub-120, x-set or one-shot")
+    if split=="one-shot": return "exemplar" if clip.name in exemplars else "test" if clip.action in one_shot_actions else "train"
+    rules = {"x-sub": clip.performer in subjects_60, "x-sub-120": clip.performer in subjects_120, "x-view": clip.camera!=1, "x-set": clip.setup%2==0}
+    if split not in rules: raise InputError(f"part_of: there is no split {split!r}; there are {', '.join(rules)} and one-shot")
+    return "train" if rules[split] else "test"
 
 # %% ../../nbs/263_data.ntu.ipynb #756799a0
 kinect_to_h36m = (0, 16, 17, 18, 12, 13, 14, 1, 20, 2, 3, 4, 5, 6, 8, 9, 10) # Kinect's joint for each of Human3.6M's 17
@@ -96,7 +95,7 @@ def read_skeleton(
 # %% ../../nbs/263_data.ntu.ipynb #15fba550
 def read_ntu(
     folder:str|os.PathLike, # Of `.skeleton` files
-    split:str="x-sub", # "x-sub", "x-sub-120", "x-view" or "one-shot"
+    split:str="x-sub", # As for `part_of`
     limit:int|None=None, # Clips of each part at most
 )->tuple[dict[str, list[tuple[ClipName, Float[np.ndarray, "M T 17 3"]]]], dict[str, str]]: # Part → clips; file → why it was left out
     "The clips of NTU RGB+D by the part they have in a split"
