@@ -144,3 +144,16 @@ def test_a_pickle_that_wants_to_run_code(seen, tmp_path):
         code,said = invoke(app, f"{line} --out {tmp_path/'out'}" if "lift" in line else line)
         assert code==2 and said.splitlines()[-1].startswith("error: ") and "Traceback" not in said, said
     assert not (tmp_path/"ran").exists()
+
+
+@pytest.mark.slow
+def test_a_video_with_the_depth_of_motionbert(shared, tmp_path):
+    "MediaPipe's points in the picture, MotionBERT's depth; untrained here, and that is said"
+    pytest.importorskip("mediapipe")
+    line = f"video {shared('real/video/one_person.mp4')} --pose-weights {shared('real/weights/pose_landmarker_full.task')} --rate 5 --no-film"
+    code,said = invoke(app, f"{line} --lift {tmp_path/'none.bin'} --out {tmp_path/'out'}")
+    assert code==2 and "no such checkpoint" in said and not (tmp_path/"out").exists()
+    code,said = invoke(app, f"{line} --lift random-lite --out {tmp_path/'out'}")
+    assert code==0 and "the depth means nothing" in said, said
+    lifted,own = Motion.load(tmp_path/"out/one_person/motion.npz"),Landmarks.load(next((tmp_path/"out/landmarks").rglob("*.npy")))
+    assert len(lifted)==len(own) and np.isfinite(lifted.positions()).all()
