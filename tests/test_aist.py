@@ -400,3 +400,48 @@ def test_windows_of_the_prepared(ready):
     assert motion.shape==(120, 225) and audio.shape==(240, 35) and target.shape==(20, 225)
     assert isinstance(windows.store.motion, np.memmap)
     with pytest.raises(InputError, match="none of its"): load_windows(ready, "train")
+
+
+# ---- sets that are not whole
+
+def one_genre(folder):
+    for path in [path for kind in ("motions", "keypoints3d") for path in (folder/kind).glob("*.pkl") if not path.name.startswith("gBR_")]: path.unlink()
+
+
+def half_the_songs(folder):
+    for path in sorted((folder/"wav").iterdir())[::2]: path.unlink()
+
+
+@pytest.mark.parametrize("break_set,complaint,lines", [
+    (one_genre, "1 of 6 sequences are whole; 5 lack their motion, 0 their sound", 5), (lambda folder: shutil.rmtree(folder/"wav"), "0 of 6 sequences are whole; 0 lack their motion, 6 their sound", 6),
+    (half_the_songs, "3 of 6 sequences are whole; 0 lack their motion, 3 their sound", 3)], ids=["one genre", "no sound", "half the songs"])
+def test_a_part_is_not_taken_for_all(tree, tmp_path, break_set, complaint, lines):
+    break_set(link(tree, tmp_path/"tree"))
+    done = run("data", "prepare", tmp_path/"tree", "--out", tmp_path/"out", "--workers", 1)
+    assert done.returncode==2 and complaint in done.stderr and done.stderr.count("\n")==1
+    assert len((tmp_path/"out"/"missing.txt").read_text().splitlines())==lines and not (tmp_path/"out"/"records").exists()
+    if lines==5:
+        assert "--genre BR" in done.stderr
+        for option in (("--genre", "BR"), ("--partial",)): assert run("data", "prepare", tmp_path/"tree", "--out", tmp_path/"out", "--workers", 1, *option).returncode==0
+        assert len(list((tmp_path/"out"/"records").glob("*.json")))==1
+
+
+def test_other_names(tree, tmp_path):
+    for path in (link(tree, tmp_path/"tree")/"motions").glob("*.pkl"): path.rename(path.with_name(f"dance_{path.name[1:3]}.pkl"))
+    shutil.rmtree(tmp_path/"tree"/"keypoints3d")
+    done = run("data", "prepare", tmp_path/"tree", "--out", tmp_path/"out")
+    assert done.returncode==2 and "no sequence in its folders motions and keypoints3d" in done.stderr
+
+
+def test_bare_folder_of_pickles(tree, tmp_path):
+    "Keypoint pickles and sounds are enough for poses, audio and beats, found under either spelling"
+    shutil.copytree(tree/"keypoints3d", tmp_path/"pkl")
+    done = run("data", "prepare", "--pkl_dir", tmp_path/"pkl", "--music", tree/"wav", "--output_dir", tmp_path/"out", "--workers", 1)
+    assert done.returncode==0, done.stderr
+    name = dances(tree)[0]
+    for spelling in (name, name.replace("cAll", "c01")):
+        pose,(wav,sr) = load_single_sample(spelling, tmp_path/"out")
+        assert pose.shape==(480, 17, 3) and len(wav)==8*sr and aist.load_beats(spelling, tmp_path/"out")["fps"]==60
+    with pytest.raises(InputError, match="no beats of it"): aist.load_beats("gBR_sBM_cAll_d09_mBR5_ch09", tmp_path/"out")
+    done = run("data", "verify", tmp_path/"pkl", "--workers", 1)
+    assert done.returncode==0 and "6 sequences (official), 0 issues" in done.stdout

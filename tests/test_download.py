@@ -11,12 +11,13 @@ import threading
 import time
 import zipfile
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from audio2pose.core import InputError
-from audio2pose.data.download import RemoteFile, FetchOptions, RateLimit, Selection, download, fetch, fetch_all, unpack_archive, video_names
+from audio2pose.data.download import Source, load_sources, fetch_sources, RemoteFile, FetchOptions, RateLimit, Selection, download, fetch, fetch_all, unpack_archive, video_names
 
 QUICK = FetchOptions(tries=4, pause=.01, timeout=2.)
 
@@ -285,3 +286,34 @@ def test_bombs(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_UNPACKED_BYTES", 1e6)
     make_zip(tmp_path/"a.zip", {"motions/a.pkl": "0"*2_000_000})
     with pytest.raises(InputError, match="would unpack to"): unpack_archive(tmp_path/"a.zip", tmp_path/"root", progress=False)
+
+
+# ---- where the set is to be had
+
+def archive_of(path, count):
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(count): archive.writestr(f"aist/motions/gBR_sBM_cAll_d04_mBR0_ch{k+1:02d}.pkl", b"1")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_sources_are_tried_until_one_is_whole(tmp_path):
+    "One is dead, one is another file than promised, one is a part; the fourth is all, and the fifth is not asked"
+    (tmp_path/"served").mkdir()
+    hashes = {name: archive_of(tmp_path/"served"/f"{name}.zip", count) for name,count in dict(other=1, part=2, whole=3).items()}
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path/"served")) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{serving.server_port}"
+        places = (Source("dead", f"{base}/none.zip", motions=3), Source("other", f"{base}/other.zip", sha256=hashes["whole"], motions=3), Source("page", page="https://example.org", motions=3),
+                  Source("part", f"{base}/part.zip", motions=2), Source("whole", f"{base}/whole.zip", sha256=hashes["whole"], motions=3), Source("unasked", f"{base}/unasked.zip", motions=3))
+        _,_,files,notes = fetch_sources(places, tmp_path/"aist", FetchOptions(tries=1), False)
+        serving.shutdown()
+    assert [note.split(":")[0] for note in notes]==["dead", "other", "page", "part", "whole"]
+    assert "404" in notes[0] and "SHA-256" in notes[1] and "--from" in notes[2] and "2 motions of 2" in notes[3] and "3 motions of 3" in notes[4]
+    assert all(file.state!="failed" for file in files) and len(list((tmp_path/"aist"/"motions").iterdir()))==3
+
+
+def test_lists_of_sources(tmp_path):
+    assert load_sources()[0].url.startswith("https://") and max(source.motions for source in load_sources())==1365
+    for text in ("{", "[1]", '[{"place": "x"}]', '[{"name": "x", "sha256": "12"}]'):
+        (tmp_path/"sources.json").write_text(text)
+        with pytest.raises(InputError, match="sources.json"): load_sources(tmp_path/"sources.json")

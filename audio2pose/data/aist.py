@@ -7,7 +7,7 @@ __all__ = ['GENRES', 'SITUATIONS', 'CAMERAS', 'NAME_FIELDS', 'DURATION_TOLERANCE
            'AUDIO_SUFFIXES', 'SequenceName', 'name_issues', 'parse_name', 'expected_frames', 'rate_issue', 'read_names',
            'ignored_names', 'split_names', 'split_of', 'read_annotation_array', 'read_keypoints3d', 'nonfinite_frames',
            'read_keypoints2d', 'timestamp_fps', 'Camera', 'read_cameras', 'SequenceFiles', 'find_sequences',
-           'parse_genre', 'find_file', 'pose_paths', 'audio_paths', 'read_pose', 'load_single_sample']
+           'parse_genre', 'find_file', 'pose_paths', 'audio_paths', 'read_pose', 'load_single_sample', 'load_beats']
 
 # %% ../../nbs/200_data.aist.ipynb #a6955370
 import os
@@ -303,3 +303,13 @@ def load_single_sample(
     pose = read_pose(find_file(file_id, pose_paths(root, name), "keypoints"))
     wav,sr = load_audio(find_file(file_id, audio_paths(root, name), "sound"), target_sr)
     return pose, (wav[:round(len(pose)*sr/FPS)], sr)
+
+# %% ../../nbs/200_data.aist.ipynb #ea61cad9
+def load_beats(
+    file_id:str, # gLH_sBM_c01_d16_mLH0_ch01 or gLH_sBM_cAll_d16_mLH0_ch01
+    data_root:str|os.PathLike, # A prepared folder
+)->dict: # tempo_bpm, beat_times (s), beat_frames and more
+    "The beats of a dance"
+    root,name = Path(data_root),parse_name(file_id)
+    path = find_file(file_id, (root/"beats"/f"{spelling}.json" for spelling in (str(name), name.sequence, *name.views)), "beats")
+    return read_json(path, dict)

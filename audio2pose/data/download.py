@@ -7,8 +7,9 @@ __all__ = ['TERMS', 'VIDEOS', 'VIDEO_LIST', 'ANNOTATIONS', 'ALTERNATIVES', 'RETR
            'MAX_UNPACKED_BYTES', 'KINDS', 'check_terms', 'RemoteFile', 'video_names', 'RateLimit', 'mp4_issue',
            'content_issue', 'PermanentError', 'TransientError', 'open_at', 'receive', 'fetch_once', 'FetchOptions',
            'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'remove_empty_folder', 'fetch_all',
-           'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Selection', 'available_names',
-           'files_to_fetch', 'DownloadReport', 'download', 'read_checksums']
+           'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources', 'Selection',
+           'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources', 'download',
+           'read_checksums']
 
 # %% ../../nbs/205_data.download.ipynb #25d22195
 import hashlib
@@ -32,8 +33,8 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from ..audio import is_truncated
+from ..core import InputError, asset, atomic
 from ..documents import read_json
-from ..core import InputError, atomic
 from .aist import SPLITS, parse_name, split_names
 
 # %% ../../nbs/205_data.download.ipynb #279a987e
@@ -375,6 +376,29 @@ def unpack_archive(
 # %% ../../nbs/205_data.download.ipynb #86f36c28
 KINDS = ("annotations", "videos", "music")
 
+# %% ../../nbs/205_data.download.ipynb #c2ac2ddf
+@dataclass(frozen=True)
+class Source:
+    "A place at which the annotations lie"
+    name:str
+    url:str = "" # Of an archive; empty: only a page is known
+    page:str = "" # For a person
+    sha256:str = "" # Of the archive; empty: not known
+    motions:int = 0 # How many it should hold
+    note:str = ""
+
+# %% ../../nbs/205_data.download.ipynb #4c44e8b9
+def load_sources(
+    path:str|os.PathLike|None=None, # JSON; the list that comes with the package unless given
+)->list[Source]:
+    "The places at which the annotations lie, in the order in which they are tried"
+    path = Path(path or asset("aist/sources.json"))
+    try: found = [Source(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error: raise InputError(f"{path}: no list of sources ({error}); each has name, url or page, sha256, motions and note") from None
+    wrong = [source.name for source in found if source.sha256 and (len(source.sha256)!=64 or set(source.sha256.lower())-set("0123456789abcdef")) or not isinstance(source.motions, int)]
+    if wrong: raise InputError(f"{path}: {wrong[0]}: sha256 is 64 hexadecimal digits and motions a number")
+    return found
+
 # %% ../../nbs/205_data.download.ipynb #7d97dd2b
 @dataclass(frozen=True)
 class Selection:
@@ -386,6 +410,7 @@ class Selection:
     base:str = VIDEOS
     names:str = VIDEO_LIST # Address or file
     annotations:tuple[str, ...] = (ANNOTATIONS,)
+    sources:tuple[Source, ...] = () # Instead of `annotations`: tried in order until one is whole
     music:str|None = None # Base address of the songs
     checksums:dict[str, str] = field(default_factory=dict) # File → SHA-256
 
@@ -413,7 +438,7 @@ def files_to_fetch(
     "All files to fetch"
     names,remark = available_names(selection, folder, options) if {"videos", "music"}&set(selection.kinds) else ([], None)
     notes,files = [remark] if remark else [],[]
-    if "annotations" in selection.kinds: files += [(url, folder/"archives"/url.rsplit("/", 1)[-1]) for url in selection.annotations]
+    if "annotations" in selection.kinds and not selection.sources: files += [(url, folder/"archives"/url.rsplit("/", 1)[-1]) for url in selection.annotations]
     if "videos" in selection.kinds: files += [(f"{selection.base.rstrip('/')}/{name}.mp4", folder/"videos"/f"{name}.mp4") for name in video_names(names, selection.genre, selection.views)[:selection.max_files]]
     if "music" in selection.kinds and not selection.music: notes.append("AIST++ gives no address for its songs; give one with --music-base, or let prepare take the sound of the videos")
     elif "music" in selection.kinds:
@@ -432,6 +457,32 @@ class DownloadReport:
 
     @property
     def failed(self): return [file for file in self.files if file.state=="failed"]
+
+# %% ../../nbs/205_data.download.ipynb #85bb00ce
+def count_motions(folder:Path)->int: return len(list((folder/"motions").glob("*.pkl")))
+
+# %% ../../nbs/205_data.download.ipynb #d9db1823
+def fetch_sources(
+    sources:tuple[Source, ...],
+    folder:Path, # The data set
+    options:FetchOptions,
+    progress:bool,
+)->tuple[int, dict[str, str], list[FetchResult], list[str]]: # Files unpacked, entries that were not, downloads, remarks
+    "Try one place after the other until the motions are all there"
+    count,rejected,files,notes,promised = 0,{},[],[],max(source.motions for source in sources)
+    for source in sources:
+        if not source.url:
+            notes.append(f"{source.name}: only a page is known, {source.page}; fetch its archive yourself and give it with --from")
+            continue
+        item = RemoteFile(source.url, folder/"archives"/source.url.rsplit("/", 1)[-1], source.sha256 or None)
+        files += fetch_all([item], folder, options, progress)
+        if files[-1].state!="failed":
+            more,bad = unpack_archive(item.path, folder, progress)
+            count,rejected = count+more,rejected|bad
+        here = count_motions(folder)
+        notes.append(f"{source.name}: {files[-1].reason or f'{here} motions of {source.motions or promised}'}")
+        if here>=promised: return count, rejected, [file for file in files if file.state!="failed"], notes
+    return count, rejected, files, [*notes, f"{count_motions(folder)} motions of {promised} are here"]
 
 # %% ../../nbs/205_data.download.ipynb #98b1d2fb
 def download(
@@ -454,6 +505,9 @@ def download(
         if item.path.parent.name!="archives" or not item.path.exists(): continue
         more,bad = unpack_archive(item.path, folder, progress)
         count,rejected = count+more,rejected|bad
+    if "annotations" in selection.kinds and selection.sources:
+        more,bad,tried,said = fetch_sources(selection.sources, folder, options, progress)
+        count,rejected,files,notes = count+more,rejected|bad,files+tried,notes+said
     return DownloadReport(files, count, rejected, notes)
 
 # %% ../../nbs/205_data.download.ipynb #7d6f44a2

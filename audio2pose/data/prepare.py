@@ -9,7 +9,7 @@ __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'DatasetFiles', 'find_songs', '
            'PrepareOptions', 'clip_record', 'ClipRecord', 'finished_record', 'prepare_clip', 'is_usable', 'index_entry',
            'read_sequence', 'WindowsIndex', 'store_is_fresh', 'read_sequences', 'write_windows', 'StoredOptions',
            'check_options', 'PrepareReport', 'write_report', 'prepare_songs', 'read_records', 'prepare_with',
-           'prepare_clips', 'prepare', 'load_windows', 'inventory']
+           'prepare_clips', 'lacking_inputs', 'require_whole', 'prepare', 'load_windows', 'inventory']
 
 # %% ../../nbs/250_data.prepare.ipynb #e84584fd
 import hashlib
@@ -64,6 +64,7 @@ class DatasetFiles:
     clips:list[Clip]
     missing:list[str] # Names of the splits without a motion
     issues:dict[str, list[str]] = field(default_factory=dict) # Sequence or file → what is wrong
+    bare:bool = False # A folder of keypoint pickles, without motions and splits
 
     def add(self, name, *messages):
         if messages: self.issues.setdefault(name, []).extend(messages)
@@ -98,21 +99,23 @@ def scan_dataset(
     genre:str|None=None, # Only this one
     music:str|os.PathLike|None=None, # Songs, if they lie elsewhere
     videos:str|os.PathLike|None=None, # Videos, if they lie elsewhere
+    pickles:str|os.PathLike|None=None, # Keypoint pickles, if they lie elsewhere
 )->DatasetFiles:
     "Scan a data set for clips, issues and missing names of its splits"
     source,genre,seen = Path(source),parse_genre(genre),DatasetFiles([], [])
     if not source.is_dir(): raise InputError(f"{source}: no such folder; give the one that holds motions and keypoints3d")
-    motions,points = (files_of(seen, source/folder, (".pkl",), genre) for folder in ("motions", "keypoints3d"))
+    seen.bare = not any((source/folder).is_dir() for folder in ("motions", "keypoints3d"))
+    motions,points = (files_of(seen, folder, (".pkl",), genre) for folder in (source/"motions", Path(pickles or (source if seen.bare else source/"keypoints3d"))))
     songs = find_songs([Path(music)] if music else [source/"wav", source/"music"])
     filmed = files_of(seen, Path(videos or source/"videos"), (".mp4",), genre, single=False)
     names = sorted(motions.keys()|points.keys())
     if not names: raise InputError(f"{source}: no sequence{f' of {genre}' if genre else ''} in its folders motions and keypoints3d; is this the folder of AIST++?")
     splits = split_of(names, source)
     for name in names: seen.clips.append(Clip(name, motions.get(name), points.get(name), songs.get(parse_name(name).music) or filmed.get(name), splits[name]))
-    promised = [name for split in SPLITS for name in split_names(split, source, ignored=True)]
+    promised = [] if seen.bare else [name for split in SPLITS for name in split_names(split, source, ignored=True)]
     for name,count in Counter(promised).items():
         if count>1: seen.add(name, f"stands {count} times in the splits")
-    seen.missing = sorted(name for name in set(promised)-motions.keys() if f"g{genre or name[1:3]}_"==name[:4])
+    seen.missing = sorted(name for name in set(promised)-(motions or points).keys() if f"g{genre or name[1:3]}_"==name[:4])
     return seen
 
 # %% ../../nbs/250_data.prepare.ipynb #e75f2f50
@@ -511,6 +514,35 @@ def prepare_clips(
         if why: failed[clip.name] = why
     return [record for record in known.values() if record], failed, len(left)-len(failed)
 
+# %% ../../nbs/250_data.prepare.ipynb #c2c588f9
+def lacking_inputs(
+    seen:DatasetFiles,
+    stages:tuple[str, ...],
+)->dict[str, str]: # Sequence → what is not there
+    "Sequences of the splits that are not here, and those without a sound where sound is wanted"
+    lacking = dict.fromkeys(seen.missing, "motion")
+    if {"audio", "beats"}&set(stages): lacking |= {clip.name: "sound" for clip in seen.clips if clip.sound is None}
+    return lacking
+
+# %% ../../nbs/250_data.prepare.ipynb #1ae9d8ae
+def require_whole(
+    seen:DatasetFiles,
+    source:str|os.PathLike,
+    out:Path, # Gets missing.txt
+    stages:tuple[str, ...],
+    genre:str|None,
+):
+    "Refuse a set of which something is missing"
+    lacking,path = lacking_inputs(seen, stages),out/"missing.txt"
+    if not lacking:
+        path.unlink(missing_ok=True)
+        return
+    with atomic(path) as scratch: scratch.write_text("".join(f"{name}\t{what}\n" for name,what in sorted(lacking.items())))
+    total,counts = len({clip.name for clip in seen.clips}|set(seen.missing)),Counter(lacking.values())
+    here = sorted({clip.parsed.genre for clip in seen.clips})
+    narrower = f"choose the genre that is here (--genre {here[0]}), " if len(here)==1 and genre is None else ""
+    raise InputError(f"{source}: {total-len(lacking)} of {total} sequences{f' of {genre}' if genre else ''} are whole; {counts['motion']} lack their motion, {counts['sound']} their sound ({path} lists them). Fetch them, {narrower}or say --partial (partial_set=True in 1_prepare) to prepare what there is")
+
 # %% ../../nbs/250_data.prepare.ipynb #4da6059e
 def prepare(
     source:str|os.PathLike, # Official or synthetic files
@@ -523,10 +555,13 @@ def prepare(
     music:str|os.PathLike|None=None, # Songs, if they lie elsewhere
     videos:str|os.PathLike|None=None, # Videos, if they lie elsewhere
     progress:bool=True,
+    pickles:str|os.PathLike|None=None, # Keypoint pickles, if they lie elsewhere
+    partial_set:bool=True, # Prepare what there is; False: refuse a set that is not whole
 )->PrepareReport:
     "Prepare a data set for training; a second call makes only what is missing"
     if keypoints not in ("keypoints3d_optim", "keypoints3d"): raise InputError(f"prepare: keypoints are keypoints3d_optim or keypoints3d, got {keypoints!r}")
-    seen,out,options = scan_dataset(source, genre, music, videos),Path(out),PrepareOptions(tuple(stages), keypoints, overwrite)
+    seen,out,options = scan_dataset(source, genre, music, videos, pickles),Path(out),PrepareOptions(tuple(stages), keypoints, overwrite)
+    if not partial_set: require_whole(seen, source, out, options.stages, parse_genre(genre))
     bar = partial(tqdm, disable=None if progress else True, leave=False)
     with lock_folder(out, timeout=2.): # Workers of a killed run need a second to notice
         check_options(out, options)
@@ -535,7 +570,7 @@ def prepare(
         for name,why in failed.items(): seen.add(name, *why)
         issues = {name: [line.replace(f"{source}{os.sep}", "") for line in lines] for name,lines in sorted(seen.issues.items())}
         result = PrepareReport(len(seen.clips), made, failed, issues, seen.missing, None)
-        if {"poses", "audio"}<=set(stages): result.windows = write_windows(out, read_records(out), workers, overwrite)
+        if {"poses", "audio"}<=set(stages) and not seen.bare: result.windows = write_windows(out, read_records(out), workers, overwrite)
         write_report(out, seen, records, result)
     return result
 
