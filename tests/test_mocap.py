@@ -203,7 +203,7 @@ def test_a_capture_that_is_not_the_published_one_is_refused(server, tmp_path):
     assert all(len(digits)==64 for digits in g1_captures().values())
 
 
-REAL = ("cmu/60_03.amc", "cmu/61_09.amc", "cmu/93_charleston2.amc", "cmu/05_11.amc", "g1_moves/J_Dance4_Broadway.csv")
+REAL = ("cmu/60_03.amc", "cmu/61_03.amc", "cmu/60_09.amc", "cmu/61_09.amc", "cmu/93_charleston2.amc", "cmu/05_11.amc", "g1_moves/J_Dance4_Broadway.csv")
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,8 @@ def source_positions(capture, joints):
 def test_real_dances(clips):
     "Closeness to the source, feet that slide no more than the source's, straight knees, and no joint faster than 25 degrees a frame"
     distances,flexion = {},lambda positions: np.percentile(knee_angles(positions).min(1), 5)
-    for name,(capture,joints) in clips.items():
+    for name in ("60_03", "61_09", "93_charleston2", "05_11", "J_Dance4_Broadway"):
+        capture,joints = clips[name]
         motion = retarget(capture, joints)
         ours,theirs = motion.positions(),source_positions(capture, joints)
         distances[name] = 100*joint_distance(motion, capture, joints).mean()
@@ -242,3 +243,23 @@ def test_real_dances(clips):
         assert largest_rotation(motion)<25, name
         assert flexion(ours)<max(flexion(theirs), 12)+4, name
     assert distances.pop("J_Dance4_Broadway")<6 and np.mean(list(distances.values()))<4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(["take", "bpm"], [("03", 164), ("09", 187)])
+def test_partners_have_one_tempo(clips, take, bpm):
+    "Lead and follow are two measurements of one tempo; take 09 is not danced at the 164 of the others"
+    pair = [retarget(*clips[f"{subject}_{take}"]) for subject in ("60", "61")]
+    pair = [motion[active_frames(motion)] for motion in pair]
+    together = find_beats(pair, low=150, high=230, pauses=(3, 7))
+    assert abs(together[0].bpm/bpm-1)<.02
+    for motion,beats in zip(pair, together):
+        assert abs(find_beats([motion], low=150, high=230)[0].bpm/together[0].bpm-1)<.02
+        assert np.abs(beats.eights[:,None]-beats.times).min(1).max()<1e-9 and np.allclose(np.diff(beats.eights), 8*60/beats.bpm)
+
+
+@pytest.mark.slow
+def test_a_real_motion_to_bvh_and_back(clips, tmp_path):
+    motion = retarget(*clips["93_charleston2"])
+    bvh(motion, tmp_path/"a.bvh")
+    assert np.abs(read_motion(tmp_path/"a.bvh").positions()-motion.positions()).max()<.001
