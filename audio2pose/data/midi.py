@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TEMPI', 'SLOWEST', 'FASTEST', 'METRES', 'SWINGING', 'PICKUPS', 'PAUSES', 'DRUMS', 'CYMBALS', 'SCALES', 'CHORD_SOUNDS',
-           'TUNE_SOUNDS', 'BASS_SOUNDS', 'LAYERS', 'WITH_DRUMS', 'TICKS', 'ON_GRID', 'LEAST_ON_GRID', 'MMA', 'CHORDS',
-           'FEWEST', 'Score', 'tempo_curve', 'Plan', 'plan_song', 'kick_and_snare', 'cymbal_steps', 'drum_bar',
-           'with_fill', 'chord_steps', 'onset_chances', 'bass_steps', 'tune', 'pitch', 'layer_bar', 'write_layers',
-           'write_drums', 'cut', 'write_song', 'hushed', 'to_midi', 'render', 'tempo_map', 'onset_ticks',
-           'share_on_grid', 'beats_of', 'altered', 'Variation', 'variation', 'excerpt', 'grooves', 'retimed',
-           'groove_song', 'score_grid', 'corpus_song']
+           'TUNE_SOUNDS', 'BASS_SOUNDS', 'LAYERS', 'WITH_DRUMS', 'TICKS', 'GRID_TOLERANCE', 'MIN_ON_GRID', 'MMA',
+           'CHORDS', 'MIN_NOTES', 'Score', 'tempo_curve', 'Plan', 'plan_song', 'kick_and_snare', 'cymbal_steps',
+           'drum_bar', 'add_fill', 'chord_steps', 'onset_chances', 'bass_steps', 'tune', 'pitch', 'layer_bar',
+           'write_layers', 'write_drums', 'cut', 'write_song', 'end_all_notes', 'to_midi', 'render', 'tempo_map',
+           'onset_ticks', 'share_on_grid', 'beats_of', 'transform_event', 'Variation', 'variation', 'excerpt',
+           'wad_midi', 'grooves', 'retime', 'groove_song', 'score_grid', 'corpus_song']
 
 # %% ../../nbs/222_data.midi.ipynb #8be9434f
 import os
@@ -32,7 +32,7 @@ class Score:
     positions:Int[np.ndarray, "M"] # In the bar, from 1; 0: not known
 
 # %% ../../nbs/222_data.midi.ipynb #644cd6b0
-TEMPI = dict(steady=.6, drift=.15, jump=.1, ramp=.1, linger=.05) # Kinds of tempo curve, and their share
+TEMPI = dict(steady=.6, drift=.15, jump=.1, ramp=.1, ritardando=.05) # Kinds of tempo curve, and their share
 
 # %% ../../nbs/222_data.midi.ipynb #4acadbf0
 SLOWEST,FASTEST = 55, 215 # Beats per minute
@@ -43,7 +43,7 @@ def tempo_curve(
     bpm:float, # Beats per minute
     count:int, # Beats
 )->Float[np.ndarray, "M"]: # Beats per minute
-    "Tempo of each beat: steady, drifting, jumping, ramping or lingering"
+    "Tempo of each beat: steady, drifting, jumping, ramping, or in ritardandi"
     kind = rng.choice(list(TEMPI), p=list(TEMPI.values()))
     curve = np.full(count, float(bpm))
     if kind=="drift":
@@ -51,7 +51,7 @@ def tempo_curve(
         curve *= np.exp(np.clip(walk-walk.mean(), -.12, .12))
     if kind=="jump": curve[rng.integers(count//4, 3*count//4):] *= np.exp(rng.uniform(np.log(.62), np.log(1.6)))
     if kind=="ramp": curve *= np.exp(np.linspace(0, rng.uniform(-.65, .65), count))
-    if kind=="linger":
+    if kind=="ritardando":
         for end in range(int(rng.integers(8, 17)), count, int(rng.integers(16, 33))): curve[end-3:end] *= np.linspace(.95, rng.uniform(.6, .85), 3)
     return np.clip(curve, SLOWEST-3, FASTEST+7)
 
@@ -179,7 +179,7 @@ def drum_bar(
     return [hit for hit in hits if hit[0]<plan.size]
 
 # %% ../../nbs/222_data.midi.ipynb #7d483165
-def with_fill(
+def add_fill(
     hits:list, # From `drum_bar`
     plan:Plan,
     rng:np.random.Generator,
@@ -216,7 +216,7 @@ def onset_chances(
     syncopated:bool,
     rng:np.random.Generator,
 )->Float[np.ndarray, "S"]:
-    "How likely a note begins on each step of a bar"
+    "Onset probability of each step of a bar"
     chance = np.full((plan.beats_per_bar, plan.steps), rng.uniform(.02, .2))
     if plan.steps%2==0: chance[:,plan.half] = .38
     chance[:,0] = .6
@@ -340,7 +340,7 @@ def write_drums(
         if bar%section==0: half,playing = int(rng.random()<.5),rng.random()<(.9 if bar else .6)
         if not playing: continue
         hits = patterns[half][bar%2]
-        if bar%section==section-1 and rng.random()<.6: hits = with_fill(hits, plan, rng)
+        if bar%section==section-1 and rng.random()<.6: hits = add_fill(hits, plan, rng)
         if bar%section==0 and rng.random()<.5: hits = [*hits, (0, int(rng.choice([49, 57])), 100)]
         notes += [(bar, step, .5, drum, velocity*level, 9) for step,drum,velocity in hits]
     return notes
@@ -390,7 +390,7 @@ def write_song(
 TICKS = 1920 # A second, in the MIDI files that are written here
 
 # %% ../../nbs/222_data.midi.ipynb #4910cd00
-def hushed(
+def end_all_notes(
     track, # mido track, changed in place
 ):
     "The track, with every sound ended a moment after its last event"
@@ -416,7 +416,7 @@ def to_midi(
     for at,_,kind,values in sorted(events, key=lambda event: event[:2]):
         track.append(mido.Message(kind, time=at-now, **values))
         now = at
-    file.tracks.append(hushed(track))
+    file.tracks.append(end_all_notes(track))
     return file
 
 # %% ../../nbs/222_data.midi.ipynb #458df50c
@@ -466,7 +466,7 @@ def onset_ticks(
     return np.array(onsets, int)
 
 # %% ../../nbs/222_data.midi.ipynb #655d22b9
-ON_GRID = .035 # Nearer than this, beats
+GRID_TOLERANCE = .035 # Nearer than this, beats
 
 # %% ../../nbs/222_data.midi.ipynb #7d7d473a
 def share_on_grid(
@@ -476,7 +476,7 @@ def share_on_grid(
     "How many notes begin on a sixteenth or a triplet of the tempo map"
     beats = onsets/ticks_per_beat
     off = np.minimum(np.abs(4*beats-np.round(4*beats))/4, np.abs(3*beats-np.round(3*beats))/3)
-    return float(np.mean(off<ON_GRID)) if len(off) else 0.
+    return float(np.mean(off<GRID_TOLERANCE)) if len(off) else 0.
 
 # %% ../../nbs/222_data.midi.ipynb #b7967693
 def beats_of(
@@ -499,7 +499,7 @@ def beats_of(
     return times[inside], positions[inside]
 
 # %% ../../nbs/222_data.midi.ipynb #32c064a9
-def altered(
+def transform_event(
     message, # mido message
     key:int, # Semitones up
     drums:bool, # Keep them
@@ -538,7 +538,7 @@ def variation(
         programs={channel: int(rng.choice(TUNE_SOUNDS)) for channel in range(16) if channel!=9 and rng.random()<.3}, levels={channel: rng.choice([.5, .7, 1, 1, 1.2]) for channel in range(16)})
 
 # %% ../../nbs/222_data.midi.ipynb #8f6fd023
-LEAST_ON_GRID = .8 # Share of notes
+MIN_ON_GRID = .8 # Share of notes
 
 # %% ../../nbs/222_data.midi.ipynb #0b5944d1
 def excerpt(
@@ -549,7 +549,7 @@ def excerpt(
     "A part of a MIDI file, and its beats"
     import mido
     onsets,clock = onset_ticks(file),tempo_map(file)
-    if len(onsets)<40 or share_on_grid(onsets, file.ticks_per_beat)<LEAST_ON_GRID: return None
+    if len(onsets)<40 or share_on_grid(onsets, file.ticks_per_beat)<MIN_ON_GRID: return None
     beats,positions = beats_of(file)
     bpm = 60/np.median(np.diff(beats))
     if not 50<bpm<220: return None
@@ -558,16 +558,28 @@ def excerpt(
     for message in mido.merge_tracks(file.tracks):
         now += message.time
         at = (clock(now)-change.start)*change.scale
-        kept = altered(message, change.key, change.drums, change.programs, change.levels)
+        kept = transform_event(message, change.key, change.drums, change.programs, change.levels)
         if kept is None or (message.type in ("note_on", "note_off") and not 0<=at<=seconds): continue
         tick = max(last, round(max(at, 0)*TICKS))
         track.append(kept.copy(time=tick-last))
         last = tick
-    beats,heard = (beats-change.start)*change.scale,(clock(onsets)-change.start)*change.scale
-    heard = heard[(heard>=0)&(heard<=seconds)]
-    if len(heard)<20: return None
-    inside = (beats>heard.min()-.05)&(beats<heard.max()+.05)
-    return mido.MidiFile(ticks_per_beat=TICKS//2, tracks=[hushed(track)]), beats[inside], positions[inside]
+    beats,sounding = (beats-change.start)*change.scale,(clock(onsets)-change.start)*change.scale
+    sounding = sounding[(sounding>=0)&(sounding<=seconds)]
+    if len(sounding)<20: return None
+    inside = (beats>sounding.min()-.05)&(beats<sounding.max()+.05)
+    return mido.MidiFile(ticks_per_beat=TICKS//2, tracks=[end_all_notes(track)]), beats[inside], positions[inside]
+
+# %% ../../nbs/222_data.midi.ipynb #e6440cf6
+def wad_midi(
+    path:str|os.PathLike, # A Doom WAD file, such as Freedoom's
+)->dict[str, bytes]: # Name of the lump to MIDI file
+    "The MIDI files inside a WAD file"
+    import struct
+    content = Path(path).read_bytes()
+    if content[:4] not in (b"IWAD", b"PWAD"): raise InputError(f"{path}: this is no WAD file.")
+    count,directory = struct.unpack("<ii", content[4:12])
+    lumps = [struct.unpack("<ii8s", content[directory+16*i:directory+16*i+16]) for i in range(count)]
+    return {f"{Path(path).stem}-{name.rstrip(bytes(1)).decode('ascii', 'replace')}": content[start:start+size] for start,size,name in lumps if content[start:start+4]==b"MThd"}
 
 # %% ../../nbs/222_data.midi.ipynb #cea417a4
 MMA = Path("/usr/share/mma/lib/stdlib") # Where Debian puts its grooves
@@ -587,7 +599,7 @@ def grooves(
     return found
 
 # %% ../../nbs/222_data.midi.ipynb #66e6f95e
-def retimed(
+def retime(
     file, # mido file whose quarter notes are beats
     grid:Float[np.ndarray, "M"], # When each of them is to fall, s
     beats_per_bar:int,
@@ -598,18 +610,18 @@ def retimed(
     import mido
     programs = {channel: int(rng.choice(TUNE_SOUNDS)) for channel in range(16) if rng.random()<.15}
     drums = bool(rng.random()>.1)
-    track,now,last,heard = mido.MidiTrack(),0,0,[]
+    track,now,last,sounding = mido.MidiTrack(),0,0,[]
     for message in mido.merge_tracks(file.tracks):
         now += message.time
         at = float(np.interp(now/file.ticks_per_beat, np.arange(len(grid)), grid))
         if at>seconds: break
-        kept = altered(message, 0, drums, programs, {})
+        kept = transform_event(message, 0, drums, programs, {})
         if kept is None: continue
-        if kept.type=="note_on" and kept.velocity: heard.append(at)
+        if kept.type=="note_on" and kept.velocity: sounding.append(at)
         track.append(kept.copy(time=max(0, round(at*TICKS)-last)))
         last = max(last, round(at*TICKS))
-    inside = (grid>=min(heard)-.05)&(grid<=max(heard)+.05)
-    return mido.MidiFile(ticks_per_beat=TICKS//2, tracks=[hushed(track)]), grid[inside], np.flatnonzero(inside)%beats_per_bar+1
+    inside = (grid>=min(sounding)-.05)&(grid<=max(sounding)+.05)
+    return mido.MidiFile(ticks_per_beat=TICKS//2, tracks=[end_all_notes(track)]), grid[inside], np.flatnonzero(inside)%beats_per_bar+1
 
 # %% ../../nbs/222_data.midi.ipynb #013afeb5
 CHORDS = ("C", "Am", "F", "G", "Dm", "Em", "G7", "C7", "Am7", "Dm7", "CM7", "E7", "A7") # In grooves
@@ -635,14 +647,14 @@ def groove_song(
     subprocess.run(["mma", "-f", str(out), str(score)], cwd=folder, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=120)
     if not out.exists(): return None
     grid = .1+np.concatenate([[0], np.cumsum(60/tempo_curve(rng, bpm, bars*beats_per_bar))])
-    return retimed(mido.MidiFile(out, clip=True), grid, beats_per_bar, seconds, rng)
+    return retime(mido.MidiFile(out, clip=True), grid, beats_per_bar, seconds, rng)
 
 # %% ../../nbs/222_data.midi.ipynb #948176ca
 def score_grid(
     score, # music21 stream
 ): # Offset of each beat in quarter notes, its position in the bar, and beats in a bar; or None, if the metre is not plain
     "Beats and bars of a score; in eighths where the signature counts them"
-    measures = list((list(score.parts) or [score])[0].getElementsByClass("Measure"))
+    measures = list((list(score.getElementsByClass("Part")) or [score])[0].getElementsByClass("Measure"))
     signatures = [measure.timeSignature for measure in measures if measure.timeSignature is not None]
     if len(measures)<6 or len({signature.ratioString for signature in signatures})!=1 or measures[0].timeSignature is None: return None
     unit = .5 if signatures[0].denominator>4 else 1.
@@ -657,7 +669,7 @@ def score_grid(
     return np.array(offsets), np.array(positions), beats_per_bar
 
 # %% ../../nbs/222_data.midi.ipynb #d4c6448f
-FEWEST = 30 # Notes in a score
+MIN_NOTES = 30 # Notes in a score
 
 # %% ../../nbs/222_data.midi.ipynb #7e8733d8
 def corpus_song(
@@ -673,14 +685,14 @@ def corpus_song(
     bpm = float(np.clip(np.exp(rng.normal(np.log(112), .3))*(1.5 if unit<1 else 1), 56, 214))
     grid = .3+np.concatenate([[0], np.cumsum(60/tempo_curve(rng, bpm, len(offsets)))])
     def clock(offset): return float(np.interp(offset, np.append(offsets, offsets[-1]+unit), grid))
-    parts = [part.flatten().notes for part in (list(stream.parts) or [stream])[:8]]
+    parts = [part.flatten().notes for part in (list(stream.getElementsByClass("Part")) or [stream])[:8]]
     jitter,key,level = rng.choice([0, .004, .01]),int(rng.integers(-5, 6)),rng.integers(55, 110, 8)
     notes = []
     for channel,part in enumerate(parts):
         for element in part:
             start,end = clock(float(element.offset)),clock(float(element.offset+element.duration.quarterLength))
             if end>start: notes += [(max(0., start+jitter*rng.standard_normal()), max(.05, .95*(end-start)), int(tone.midi)+key, level[channel], channel) for tone in element.pitches]
-    if len(notes)<FEWEST: return None
+    if len(notes)<MIN_NOTES: return None
     programs = {channel: int(rng.choice(TUNE_SOUNDS+CHORD_SOUNDS)) for channel in range(len(parts))}
     if rng.random()<.6 and positions.all():
         plan = Plan(beats_per_bar, bpm, int(rng.choice([2, 3, 4])), 0., grid[np.flatnonzero(positions==1)[0]:], 0)
