@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings, strategies as st
 
 from audio2pose import audio, beats
@@ -36,9 +37,9 @@ def test_cases(cases, name):
     assert best_level(found.times, true[:,0])>=(.8 if name=="accel80_160" else .9)
 
 
-BARS_NOT_FOUND = pytest.mark.xfail(reason="the network has not been trained long enough to hear these bars")
+SLOW_BARS = pytest.mark.xfail(reason="one kick, hat, snare and hat to a bar are taken for four beats at twice the tempo")
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=BARS_NOT_FOUND if name in ("change90_130", "offbeat120", "swing120", "drum60") else ()) for name in CASES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW_BARS if name=="drum60" else ()) for name in CASES])
 def test_downbeats_of_cases(cases, name):
     found,true = cases[name]
     assert mir.f_measure(true[true[:,1]==1, 0], found.downbeats)>=.8
@@ -63,6 +64,20 @@ def test_beats_are_on_time(cases):
         found,true = cases[name]
         near = np.abs(found.times[:,None]-true[:,0])
         assert np.median(near.min(1))<.01, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swing120", "offbeat120"])
+def test_the_dance_stops_on_true_beats(cases, shared, tmp_path, name):
+    "Kinematic beats of ten seconds are within 15 ms of the true beats in the median"
+    from audio2pose.generate import dance
+    from audio2pose.metrics.beat import kinematic_beats
+    y,sr = audio.load(shared(f"cases/beats/{name}.flac"))
+    true = cases[name][1][:,0]
+    soundfile.write(tmp_path/"song.wav", y[:10*sr], sr)
+    motion = dance(tmp_path/"song.wav")
+    stops = kinematic_beats(motion.positions(), motion.fps)
+    assert np.median(np.abs(stops[:,None]-true).min(1))<=.015 and len(stops)>=15
 
 
 def drums(times, seconds):
@@ -198,10 +213,38 @@ def test_numpy_and_torch_agree():
 def test_network_is_small(): assert beats.asset("beats/tcn.safetensors").stat().st_size<2e6
 
 
-def test_training_is_reproducible():
+def test_training_is_reproducible_and_goes_on(tmp_path):
     from audio2pose.models.beat_network import train
     rng = np.random.default_rng(0)
     songs = [dict(x=rng.random((500, beats.BANDS), np.float32), beats=np.arange(16)*.5, positions=np.arange(16)%4+1) for _ in range(2)]
-    first,second = (train(songs, np.ones(2), 3, 2, 200).state_dict() for _ in range(2))
+    first,second = (train(songs, np.ones(2), 3, 2, 200)[0].state_dict() for _ in range(2))
     assert all((first[name]==second[name]).all() for name in first)
+    train(songs, np.ones(2), 2, 2, 200, state=tmp_path/"state.pt", every=1)
+    resumed,losses = train(songs, np.ones(2), 3, 2, 200, state=tmp_path/"state.pt")
+    assert len(losses)==3
     with pytest.raises(InputError, match="no songs"): train([], np.ones(0), 1)
+
+
+# ---- beat-this
+
+def test_beat_this_is_called_as_it_wants(tmp_path, monkeypatch):
+    "An untrained checkpoint of its form, where torch would keep the trained one"
+    torch = pytest.importorskip("torch")
+    tracker = pytest.importorskip("beat_this.model.beat_tracker", exc_type=(ImportError, OSError))
+    folder = tmp_path/"hub"/"checkpoints"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    parameters = dict(spect_dim=128, transformer_dim=32, ff_mult=4, n_layers=1, stem_dim=32, dropout={"frontend": .1, "transformer": .2}, sum_head=True, partial_transformers=True)
+    network = tracker.BeatThis(**parameters)
+    torch.save(dict(hyper_parameters=parameters, state_dict={f"model.{name}": weight for name,weight in network.state_dict().items()}), folder/"beat_this-final0.ckpt")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = beats.track_with(None, drums(np.arange(.5, 5, .5), 5))
+    assert found.source.startswith("beat-this, sha256 ")
+
+
+def test_beat_this_without_weights(tmp_path, monkeypatch):
+    "One's own tracker goes first; who asks for beat-this is told how to fetch its weights, or how to install it"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    y = drums(np.arange(.5, 5, .5), 5)
+    assert beats.track_with(None, y).source=="own"
+    with pytest.raises(InputError, match="fetch them with|pip install|torchaudio"): beats.track_with("beat-this", y)
