@@ -33,6 +33,7 @@ from .body.footing import TOE_HEIGHT, remove_foot_skating
 from .models.fact import FACT, FACTConfig, Linear, find_weights
 from .models.motion_flow import MotionFlow, metadata_of
 from .models.motion_flow_sampling import dance_to_beats
+from .models.time_warp import stops_on_beats
 from .motion import Motion
 from .models.onednn import has_onednn, onednn_linear, math_attention
 from .rotation import closest_rotation
@@ -477,7 +478,8 @@ def generate_flow_dance(
 )->Motion: # As long as the features, floor at y = 0
     "Dance a song's beats and loudness"
     beats = song_beats(features) if beats is None else np.asarray(beats, float)
-    return dance_to_beats(model, beats, len(features)/FPS, features[:, 0], style_row(model, style, seed), energy, seed, seed_motion)
+    motion = dance_to_beats(model, beats, len(features)/FPS, features[:, 0], style_row(model, style, seed), energy, seed, seed_motion)
+    return stops_on_beats(motion, beats)
 
 # %% ../nbs/610_generate.ipynb #a9c532b7
 def load_dancer(
@@ -526,7 +528,7 @@ def dance(
     "Dance to a song"
     dancer = model if isinstance(model, (FACT, MotionFlow)) else load_dancer(model)
     follow = isinstance(dancer, MotionFlow) or beats is not None or (isinstance(model, str) and model=="fact")
-    features,_ = song_features(song, song_audio.load(song), beats, follow)
-    if isinstance(dancer, MotionFlow): return generate_flow_dance(dancer, features, seed, style, energy, None, seed_motion)
+    features,found = song_features(song, song_audio.load(song), beats, follow)
+    if isinstance(dancer, MotionFlow): return generate_flow_dance(dancer, features, seed, style, energy, found.step_times(), seed_motion)
     if seed_motion is not None or energy!=1: raise InputError("dance: energy and seed_motion are for a MotionFlow; this model is a FACT, see `generate`")
     return generate_dance(dancer, features, seed, style)

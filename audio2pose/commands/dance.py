@@ -88,11 +88,11 @@ def fact_performer(
     seed:int,
     style:str|None, # Of the openings; None: the seed decides
     commit:int|None, # Frames kept of each prediction; None: up to 10
-): # Features in, Motion out
+): # Features and the beats that are stepped on in, Motion out
     "A dance by FACT, if it can do what is asked"
     from audio2pose.generate import generate_dance
     if commit and commit>fact.config.future: raise InputError(f"dance: commit must be 1 to {fact.config.future}, the frames this model predicts; got {commit}")
-    return lambda features: generate_dance(fact, features, seed, style, commit or 10)
+    return lambda features,steps: generate_dance(fact, features, seed, style, commit or 10)
 
 # %% ../../nbs/810_commands.dance.ipynb #7286e586
 def flow_performer(
@@ -101,13 +101,13 @@ def flow_performer(
     style:str|None, # One that was taught or an AIST++ code; None: the seed decides
     energy:float, # Joint speed over the usual one
     seed_motion:Path|None, # A motion file to be continued
-): # Features in, Motion out
+): # Features and the beats that are stepped on in, Motion out
     "A dance by MotionFlow, if it can do what is asked"
     from audio2pose import generate
     from audio2pose.models.motion_flow_sampling import standard_energy
     generate.style_row(dancer, style, seed), standard_energy(dancer, None, energy)
     past = generate.check_seed_motion(seed_motion)
-    return lambda features: generate.generate_flow_dance(dancer, features, seed, style, energy, seed_motion=past)
+    return lambda features,steps: generate.generate_flow_dance(dancer, features, seed, style, energy, steps, past)
 
 # %% ../../nbs/810_commands.dance.ipynb #ec2c522f
 def performer(
@@ -117,7 +117,7 @@ def performer(
     energy:float, # Joint speed over the usual one
     seed_motion:Path|None, # A motion file to be continued
     commit:int|None, # Of FACT: frames kept of each prediction; None: up to 10
-): # Features in, Motion out
+): # Features and the beats that are stepped on in, Motion out
     "The model with what is asked of it; what it cannot do is said before anything is computed"
     from audio2pose.generate import load_dancer
     from audio2pose.models.fact import FACT
@@ -157,7 +157,7 @@ def make_dance(
         from audio2pose.generate import song_features
         features,found = song_features(song, audio_data, chosen, model in (None, "flow", "fact") or chosen is not None)
         begin("dancing")
-        motion = perform(features)
+        motion = perform(features, found.step_times())
         write_files(motion, song, title, found.times, scratch, film, begin)
     return dance_summary(motion, found.times)
 
