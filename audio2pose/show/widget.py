@@ -432,10 +432,11 @@ def dance_app(
     "A song box above a dancer who dances to what comes in"
     dancer = Dancer(first, audio, title="Waiting for a song")
     def on_song(path, name):
-        from audio2pose.audio import beats, load
+        from audio2pose.audio import load
+        from audio2pose.beats import track
         box.status = f"Dancing to {name} ..."
         motion,(y,sr) = dance(path),load(path)
-        dancer.show(motion, (y, sr), beats(y, sr), name)
+        dancer.show(motion, (y, sr), track(y, sr).times, name)
         return f"{name}: {motion.seconds:.1f} s danced. Press play."
     box = SongInput(on_song)
     return WidgetStack([box, dancer], "A song box above a dancer", lambda: still_image(first))
