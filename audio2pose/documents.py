@@ -4,13 +4,17 @@
 
 # %% auto #0
 __all__ = ['MAX_DOCUMENT', 'MAX_VALUES', 'MAX_ARRAYS', 'read_document', 'decode_text', 'type_adapter', 'validated', 'parse_json',
-           'read_json', 'unfolded_size', 'read_yaml', 'read_csv', 'check_header', 'unreadable', 'read_npy', 'read_npz']
+           'read_json', 'unfolded_size', 'read_yaml', 'read_csv', 'check_header', 'unreadable', 'read_npy', 'read_npz',
+           'disk_errors']
 
 # %% ../nbs/005_documents.ipynb #c9898eff
 import csv
+import errno
 import io
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, BinaryIO
 
@@ -174,3 +178,14 @@ def read_npz(
                 with archive.open(member) as file: arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error: raise unreadable(path, error) from None # Each of zipfile, zlib and numpy has kinds of its own
     return arrays
+
+# %% ../nbs/005_documents.ipynb #f2ef98fd
+@contextmanager
+def disk_errors(
+    path:str|os.PathLike, # What is being written
+)->Iterator[None]:
+    "Errors of writers in other languages as an OSError"
+    try: yield
+    except (OSError, InputError): raise
+    except Exception as error: # RuntimeError of torch, SafetensorError
+        raise OSError(errno.ENOSPC, f"it cannot be written whole, the disk may be full ({str(error).splitlines()[0][:60]})", str(path)) from None

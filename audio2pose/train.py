@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
 from .core import FPS, InputError, atomic, check_regular_file, lock_folder, require, seed_everything
-from .documents import parse_json, read_csv, validated
+from .documents import disk_errors, parse_json, read_csv, validated
 from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, check_numbers, gather_windows, sample_indices, train_val_split, statistics
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
@@ -520,7 +520,7 @@ def save(self:TrainingRun,
     if self.rank: return
     content = dict(settings=json.dumps(self.settings()), step=self.step, seconds=self.seconds, losses=torch.tensor([loss.item() for loss in self.losses]),
                    model=self.model.state_dict(), average=self.ema_model.state_dict(), optimiser=self.optimiser.state_dict(), processes=processes)
-    with atomic(out/"checkpoint.pt") as scratch: torch.save(content, scratch)
+    with atomic(out/"checkpoint.pt") as scratch, disk_errors(out/"checkpoint.pt"): torch.save(content, scratch)
     self.ema_model.module.save_pretrained(out/"model")
 
 TrainingRun.save = save

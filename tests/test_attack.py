@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,33 @@ def test_pipes_and_devices(here, capfd, data_folder, line, device):
     with limit(20): code = cli.run(line.replace("X", path).split())
     said = capfd.readouterr()
     assert code==2 and "Traceback" not in said.err and said.err.splitlines()[-1].startswith("error: "), said
+
+
+@pytest.mark.skipif(os.name!="posix", reason="limits of Unix")
+@pytest.mark.parametrize("line", ["features points --kind handcrafted --fps 30 --out out", "train store --steps 1 --batch 1 --out out"])
+def test_full_disk(here, line):
+    "A limit on file sizes acts like a disk that fills up: one sentence, and nothing half-written"
+    from audio2pose.data.windows import random_sequences, write_store
+    (here/"points").mkdir()
+    np.save(here/"points"/"clip.npy", np.random.default_rng(0).uniform(0, 500, (3000, 17, 3)))
+    write_store(random_sequences(4, 300), here/"store")
+    small = lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)))
+    done = subprocess.run([*COMMAND, *line.split()], capture_output=True, text=True, preexec_fn=small, timeout=200, check=False)
+    assert done.returncode==2 and "Traceback" not in done.stderr and "error: " in done.stderr.splitlines()[-1], done.stderr
+    assert not list(here.rglob(".part-*"))
+
+
+# ---- threads
+
+@pytest.mark.slow
+def test_threads_do_not_matter(here):
+    "The same seed gives the same bytes with one thread and with two"
+    t = np.arange(22_050*8)/22_050
+    soundfile.write("song.wav", (.8*np.sin(2*np.pi*1000*t)*np.exp(-(t%.5)/.01)+.05*np.sin(2*np.pi*220*t)).astype(np.float32), 22_050)
+    for threads in "12":
+        number = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        subprocess.run([*COMMAND, "dance", "song.wav", "--no-film", "--out", threads], env=os.environ|number, check=True, capture_output=True)
+    for name in ("motion.npz", "dance.bvh", "dance.glb", "dance.html"): assert Path(f"1/{name}").read_bytes()==Path(f"2/{name}").read_bytes(), name
 
 
 # ---- kills

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..core import InputError, atomic
+from ..documents import disk_errors
 from ..data.keypoints import Keypoints, clip_names, keypoint_files, read_keypoints
 from ..engine.workers import Job, Outcome, Report, Resources, error_message, file_records, file_stamp, run_jobs
 from ..models.motionbert import DSTformer, encode
@@ -466,7 +467,7 @@ def write_features(
     path = Path(path)
     values = features.values.half() if half else features.values
     file = path.with_name(f"{path.name}.{kind}")
-    with atomic(file) as scratch:
+    with atomic(file) as scratch, disk_errors(file):
         if kind=="pt": torch.save(values.clone(), scratch)
         else:
             with open(scratch, "wb") as stream: np.savez(stream, features=values.numpy(), times=features.times)

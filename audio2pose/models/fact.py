@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..documents import parse_json
+from ..documents import disk_errors, parse_json
 from ..core import InputError, asset, atomic
 from .tensorflow import TensorBundle, find_bundle, variables
 from .weights import check_state_dict, fetch_hub, load_strict, hub_name, load_state_dict, rename_keys
@@ -369,7 +369,7 @@ def save_pretrained(self:FACT,
     from safetensors.torch import save_file
     config = json.dumps(asdict(self.config), indent=1)
     state = {name: tensor.contiguous() for name,tensor in self.state_dict().items()}
-    with atomic(Path(folder)/"model.safetensors") as scratch: save_file(state, scratch, metadata={"config": config})
+    with atomic(Path(folder)/"model.safetensors") as scratch, disk_errors(folder): save_file(state, scratch, metadata={"config": config})
     with atomic(Path(folder)/"config.json") as scratch: scratch.write_text(config+"\n")
 
 FACT.save_pretrained = save_pretrained
