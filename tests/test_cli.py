@@ -232,6 +232,22 @@ def test_existing_folder_keeps_what_is_not_ours(song, capfd, tiny):
     assert Path("mine/diary.txt").read_text()=="dear diary" and Path("mine/dance.bvh").read_text()!="old"
 
 
+@pytest.mark.parametrize("text,says", [("verse\n", "is no beat"), ("0.5\n-1\n", "before the song"), ("1\n0.5\n", "beats rise"), ("0\n99999\n", "later than any song"), ("0.5\n", "holds 1 beats")])
+def test_dance_refuses_bad_beats(song, capfd, tiny, text, says):
+    Path("beats.txt").write_text(text)
+    refused(capfd, "dance", song, "--model", tiny, "--no-film", "--beats", "beats.txt", says=says)
+
+
+@pytest.mark.parametrize("options,says", [(("--bpm", 0), "between 30 and 300"), (("--bpm", 1000), "between 30 and 300"), (("--bpm", 120, "--first-beat", -1), "must lie in the song"),
+                                          (("--first-beat", .4), "give --bpm too"), (("--bpm", 120, "--beats", "own"), "not both"), (("--beats", "nowhere.txt"), "nowhere.txt")])
+def test_dance_refuses_absurd_tempi(song, capfd, tiny, options, says): refused(capfd, "dance", song, "--model", tiny, "--no-film", *options, says=says)
+
+
+def test_dance_to_a_given_tempo(song, capfd, tiny):
+    _,out = dance(capfd, song, "--model", tiny, "--no-film", "--bpm", 100, "--first-beat", .2)
+    assert " 5 beats" in out
+
+
 @pytest.mark.parametrize("rate,subtype", [(1000, "PCM_U8"), (8000, "PCM_16"), (96_000, "PCM_24")])
 def test_poor_recordings(here, capfd, tiny, rate, subtype):
     soundfile.write("song.wav", clicks(2, rate), rate, subtype=subtype)
