@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['Source', 'parse_range', 'default_range', 'storage_for', 'resolve_device', 'resolve_precision', 'resolve_backend',
-           'compute_config', 'first_failure_reason', 'print_summary', 'landmark_config', 'run', 'landmarks']
+           'compute_config', 'first_failure_reason', 'print_summary', 'landmark_config', 'compat_summary', 'run',
+           'landmarks']
 
 # %% ../../nbs/830_commands.landmarks.ipynb #9c14d291
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
@@ -43,12 +45,14 @@ def default_range(
 def storage_for(
     fractions:bool,
     no_score:bool,
+    visible:bool, # Scores between 0 and 1
     compat:str|None, # "seed"
 ): # landmarks.Storage
     "How the numbers are to be written"
     from audio2pose.landmarks import Storage, seed_storage
     if compat not in (None, "seed"): raise InputError(f"--compat {compat}: give seed, or leave it out")
-    return seed_storage if compat else Storage("fraction" if fractions else "px", score=not no_score)
+    if compat: return replace(seed_storage, visibility=not no_score, score=not no_score)
+    return Storage("fraction" if fractions else "px", score=not no_score, visibility=visible)
 
 # %% ../../nbs/830_commands.landmarks.ipynb #0d92b761
 def resolve_device(
@@ -134,14 +138,25 @@ def landmark_config(
     "Settings of the extraction, as the options have them"
     from audio2pose.extract.landmarks import LandmarkConfig
     ours,seed = options.backend!="mediapipe",options.compat is not None
-    storage = storage_for(options.fractions, options.no_score, options.compat)
+    storage = storage_for(options.fractions, options.no_score, options.visibility, options.compat)
     threshold = options.threshold if options.threshold is not None else .3 if ours else .5
+    if options.skip and options.rate: raise InputError(f"--skip {options.skip} --rate {options.rate:g}: give one of them")
+    rate = 24. if seed and options.rate is None and not options.skip else options.rate
     low,high = parse_range(options.seconds, "--seconds", default_range(options.source, .2, 60))
     return LandmarkConfig(
         detector=options.detector, pose=options.pose or ("l" if ours else "full"), precision=resolve_precision(options.precision, options.device, options.backend),
-        rate=options.rate, sampler=options.sampler, min_seconds=low, max_seconds=high, fps=parse_range(options.fps, "--fps", default_range(options.source, 24, 60)),
-        detect_every=options.detect_every, threshold=threshold, low_threshold=min(.2, threshold), containment=1. if seed else .8, people=options.people, use_manifest_boxes=options.boxes,
+        rate=rate, sampler="counting" if options.skip else options.sampler, skip_by=options.skip or 1, min_seconds=low, max_seconds=high, fps=parse_range(options.fps, "--fps", (24., 60.) if seed else default_range(options.source, 24, 60)),
+        detect_every=options.detect_every, threshold=threshold, low_threshold=min(.2, threshold), containment=1. if seed else .8, people=options.people or ("any" if seed else "fraction"), keypoint_threshold=options.kpt_threshold, use_manifest_boxes=options.boxes,
         layout="seed" if seed else options.points, storage=storage, refine=options.refine, extra_formats=tuple(options.extra_formats or ()), backend=options.backend, max_people=options.max_people)
+
+# %% ../../nbs/830_commands.landmarks.ipynb #73eb1717
+def compat_summary(
+    settings, # extract.landmarks.LandmarkConfig
+)->str:
+    "What --compat seed has set, in a line"
+    low,high = settings.fps
+    return (f"compat seed: {f'{settings.rate:g} frames per second' if settings.rate else f'every {settings.skip_by} frames'} of videos of {low:g} to {high:g}; a person above {settings.threshold:g}; clips with people {settings.people}; "
+            f"points {settings.layout}, as fractions of the picture, depth in metres + 5.14388, {'visibility 0 to 1' if settings.storage.score else 'no score'}, zeros where nobody is; no point is left out for its score")
 
 # %% ../../nbs/830_commands.landmarks.ipynb #0720603e
 def run(options:SimpleNamespace):
@@ -151,13 +166,15 @@ def run(options:SimpleNamespace):
     options.backend,why = resolve_backend(options.backend, options.detector_weights, options.pose_weights, options.detector, options.pose)
     if why: typer.echo(why)
     options.device = "cpu" if options.backend=="mediapipe" and options.device=="auto" else resolve_device(options.device)
+    settings = landmark_config(options)
+    if options.compat: typer.echo(compat_summary(settings))
     weights,engine = (options.detector_weights, options.pose_weights),"processes" if options.engine=="serial" and options.workers>1 else options.engine
     compute = compute_config(options.device, options.batch, options.detector)
-    found = extract(options.source, options.out, landmark_config(options), compute, weights, options.videos, engine, Resources(options.workers, options.gpus), options.retry or ())
+    found = extract(options.source, options.out, settings, compute, weights, options.videos, engine, Resources(options.workers, options.gpus), options.retry or ())
     print_summary(*found, options.out, "random" in weights)
 
 # %% ../../nbs/830_commands.landmarks.ipynb #ed53396a
-Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a tab separated table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]
+Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a manifest: a table with VIDEO_NAME, SENTENCE_NAME, START, END, or WLASL's JSON.")]
 
 def landmarks(
     source:Source,
@@ -171,18 +188,21 @@ def landmarks(
     backend:Annotated[str, typer.Option(help="native, mediapipe (33 points), mmpose (MMDetection and MMPose themselves; slow), or auto: those whose weights are here.")]="auto",
     precision:Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: bf16 on a GPU.")]="auto",
     rate:Annotated[float|None, typer.Option(help="Frames per second; without it every frame.")]=None,
+    skip:Annotated[int|None, typer.Option(min=1, help="Take every so many frames, without a rate.")]=None,
     sampler:Annotated[str, typer.Option(help="nearest, or counting as the older extractor.")]="nearest",
     detect_every:Annotated[int, typer.Option(min=1, max=30, help="Detect in every so many frames; where it is doubtful, in all.")]=1,
+    kpt_threshold:Annotated[float|None, typer.Option(help="Points of a smaller visibility, 0 to 1, are missing.")]=None,
     threshold:Annotated[float|None, typer.Option(help="Score above which a box is a person; 0.3, with MediaPipe 0.5.")]=None,
     max_people:Annotated[int, typer.Option(min=1, max=10, help="People that MediaPipe looks for; with 1 it is faster and knows of no second one.")]=2,
-    people:Annotated[str, typer.Option(help="Who may be there besides: any (second person refuses a clip), fraction (up to 5 % of its frames), largest (is followed).")]="fraction",
+    people:Annotated[str|None, typer.Option(help="Who may be there besides: any (second person refuses a clip), fraction (up to 5 % of its frames), largest (is followed); fraction unless it is said.")]=None,
     seconds:Annotated[str|None, typer.Option(help="Shortest and longest clip, as 0.2-60.")]=None,
     fps:Annotated[str|None, typer.Option(help="Lowest and highest rate of a video, as 24-60.")]=None,
     boxes:Annotated[bool, typer.Option("--boxes", help="Use the boxes of WLASL instead of detecting.")]=False,
-    points:Annotated[str, typer.Option(help="wholebody (133), seed (85), body (17), body_feet (23) or hands (42).")]="wholebody",
+    points:Annotated[str, typer.Option(help="wholebody (133), seed (85), body (17), body_feet (23), hands (42), upper (11), or a list such as 0-16,91-132 or body,hands.")]="wholebody",
     fractions:Annotated[bool, typer.Option("--fractions", help="Coordinates as fractions of the picture's sides.")]=False,
+    visibility:Annotated[bool, typer.Option("--visibility", help="The score between 0 and 1 instead of raw.")]=False,
     no_score:Annotated[bool, typer.Option("--no-score", help="Three numbers per point instead of four.")]=False,
-    compat:Annotated[str|None, typer.Option(help="seed: arrays as the older extractor wrote them (85 points, fractions, depth + 5.14388, zeros where nobody is).")]=None,
+    compat:Annotated[str|None, typer.Option(help="seed: all defaults of the older extractor, which are then listed.")]=None,
     refine:Annotated[bool, typer.Option("--refine", help="Places between the network's classes.")]=False,
     extra_formats:Annotated[list[str] | None, typer.Option("--extra-format", help="coco or pose: more files per clip; may be given twice.")]=None,
     batch:Annotated[int|None, typer.Option(min=1, help="Crops per batch.")]=None,

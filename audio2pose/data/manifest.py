@@ -73,15 +73,17 @@ MAX_LINE = 1_000_000 # Characters
 def read_rows(
     file:TextIO,
 )->Iterator[tuple[int, list[str]]]: # Line, fields
-    "The rows of a tab separated table, as they come; a row that is none has no fields that fit"
-    quoted = file.read(1)=='"'
+    "The rows of a table, separated by tabs, or by commas if the first line has no tab; a row that is none has no fields that fit"
+    begin = file.readline(MAX_LINE)
+    delimiter = "\t" if "\t" in begin or "," not in begin else ","
+    quoted = begin.startswith('"') or delimiter==","
     file.seek(0)
     lines = iter(partial(file.readline, MAX_LINE), "")
-    reader,number = csv.reader(lines if quoted else (), delimiter="\t"),0
+    reader,number = csv.reader(lines if quoted else (), delimiter=delimiter),0
     while True:
         try:
             if quoted: fields,number = next(reader),reader.line_num
-            else: number,fields = number+1,next(csv.reader([next(lines).rstrip("\r\n")], delimiter="\t"), [])
+            else: number,fields = number+1,next(csv.reader([next(lines).rstrip("\r\n")], delimiter=delimiter), [])
         except StopIteration: return
         except csv.Error as error: number,fields = max(number+quoted, reader.line_num),[f"not a row ({error})"]
         yield number, fields
@@ -96,8 +98,7 @@ def find_columns(
     times = next((pair for pair in (("START", "END"), ("START_REALIGNED", "END_REALIGNED")) if set(pair)<=place.keys()), None)
     missing = [name for name in ("VIDEO_NAME", "SENTENCE_NAME") if name not in place]+([] if times else ["START and END (or START_REALIGNED and END_REALIGNED)"])
     if missing:
-        hint = "; it has commas, but must be tab separated" if len(header)==1 and "," in header[0] else ""
-        raise InputError(f"{path}: no column {', '.join(missing)} in its first line{hint}")
+        raise InputError(f"{path}: no column {', '.join(missing)} in its first line, which is to be separated by tabs or commas")
     return dict(video=place["VIDEO_NAME"], name=place["SENTENCE_NAME"], start=place[times[0]], end=place[times[1]], text=place.get("SENTENCE", -1))
 
 # %% ../../nbs/265_data.manifest.ipynb #b93bdf78
@@ -110,7 +111,7 @@ def parse_seconds(
 
 # %% ../../nbs/265_data.manifest.ipynb #9d2b1273
 def read_table(
-    path:str|os.PathLike, # Tab separated
+    path:str|os.PathLike, # Separated by tabs or commas, UTF-8
 )->Iterator[Segment|InvalidRow]:
     "The segments of a table, one after the other"
     check_regular_file(path)
@@ -124,6 +125,7 @@ def read_table(
             if not any(field.strip() for field in fields): continue
             where = f"line {number}"
             if len(fields)!=len(header): yield InvalidRow(where, f"{len(fields)} fields where the first line has {len(header)}")
+            elif any("\ufffd" in field for field in fields): yield InvalidRow(where, "letters in it are not UTF-8; save the table in that encoding")
             else:
                 text = " ".join(fields[place["text"]].split()) if place["text"]>=0 else ""
                 yield validated(Segment(fields[place["name"]].strip(), fields[place["video"]].strip(), parse_seconds(fields[place["start"]]), parse_seconds(fields[place["end"]]), text), where)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from ..core import InputError, atomic, data_folder, require
 from ..data.manifest import InvalidRow, Segment, Videos, read_segments
 from ..engine.workers import Job, Outcome, Report, Resources, error_message, file_records, file_stamp, read_ledger, run_jobs
-from ..landmarks import Landmarks, Storage, keypoint_names, write_coco, write_pose
+from ..landmarks import Landmarks, Storage, keypoint_names, visibility, write_coco, write_pose
 from ..models import openmmlab
 from ..models.mediapipe import PoseTracker, find_landmarker, landmarker_sizes, mediapipe_vision
 from ..models.rtmdet import ConvModule, RTMDet, top_cells, detector_mean, detector_sizes, detector_std, letterbox, load_rtmdet, normalise, box_iou, decode_detections, strides
@@ -61,11 +61,12 @@ class LandmarkConfig:
     people:str = "fraction" # Of frames with several people that is accepted; "any": none is; "largest": all are
     max_crowded_fraction:float = .05 # That fraction
     use_manifest_boxes:bool = False # Where a table says in which box the person is, believe it
-    layout:str = "wholebody" # Points that are kept, a key of `landmarks.layouts`
+    layout:str = "wholebody" # Points that are kept, see `landmarks.layout_points`
     storage:Storage = Storage()
     refine:bool = False # Places between the network's classes
     extra_formats:tuple[str, ...] = () # "coco", "pose": files beside the array
     backend:str = "native" # "mmpose": MMDetection and MMPose themselves; "mediapipe": its pose landmarker
+    keypoint_threshold:float|None = None # Points of a smaller `visibility` are missing; None: none is
     max_people:int = 2 # MediaPipe's: people that are looked for
 
     def __post_init__(self): check_config(self)
@@ -82,6 +83,7 @@ def check_config(self:LandmarkConfig):
     if self.skip_by<1: raise InputError(f"LandmarkConfig: skip_by counts frames and is at least 1, got {self.skip_by}")
     if not 0<=self.low_threshold<=self.threshold<1: raise InputError(f"LandmarkConfig: 0 <= low_threshold <= threshold < 1, got {self.low_threshold:g} and {self.threshold:g}")
     if self.backend=="mmpose" and (self.refine or self.precision!="fp32"): raise InputError(f"LandmarkConfig: MMPose computes in fp32 and does not refine, got {self.precision} {'and refine' if self.refine else ''}; leave that out, or choose the backend native")
+    if self.keypoint_threshold is not None and not 0<=self.keypoint_threshold<=1: raise InputError(f"LandmarkConfig: keypoint_threshold is a visibility of 0 to 1, got {self.keypoint_threshold:g}")
     if not 1<=self.max_people<=10: raise InputError(f"LandmarkConfig: max_people must be 1 to 10, got {self.max_people}")
     cannot = [name for name,asked in (("refine", self.refine), (self.precision, self.precision!="fp32"), ("detect_every", self.detect_every>1), ("use_manifest_boxes", self.use_manifest_boxes)) if asked]
     if self.backend=="mediapipe" and cannot: raise InputError(f"LandmarkConfig: MediaPipe computes in fp32, and finds and follows people itself; leave out {cannot[0]}, or choose the backend native")
@@ -729,6 +731,7 @@ def clip_landmarks(
     "A finished clip; frames without anybody are NaN"
     points,boxes = np.full((len(clip.times), 133, 4), np.nan, np.float32),np.full((len(clip.times), 4), np.nan)
     for number,one in main_person(clip).items(): points[number],boxes[number] = one[:2]
+    if settings.keypoint_threshold is not None: points[visibility(points[..., 3])<settings.keypoint_threshold] = np.nan
     video,segment = clip.video,clip.segment
     end = None if math.isinf(segment.end) else segment.end
     film = dict(fps=video.fps, seconds=video.seconds, turned=video.rotation, hdr=video.hdr)
@@ -744,6 +747,8 @@ def config_to_json(settings:LandmarkConfig)->dict:
         if isinstance(value, tuple|list): return [finite(part) for part in value]
         return None if isinstance(value, float) and math.isinf(value) else value
     used = asdict(settings)
+    if settings.keypoint_threshold is None: used.pop("keypoint_threshold")
+    if not settings.storage.visibility: used["storage"].pop("visibility")
     if settings.backend!="mediapipe": used.pop("max_people") # Which decides about nothing there
     return finite(used)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['sides', 'BLAZEPOSE_33', 'same_points', 'wholebody_rows', 'blazepose_rows', 'coco_rows', 'task_parts',
-           'landmarker_sizes', 'raw_score', 'Poses', 'task_kind', 'find_landmarker', 'silenced_stderr',
-           'mediapipe_vision', 'to_array', 'PoseTracker']
+           'landmarker_sizes', 'Poses', 'task_kind', 'find_landmarker', 'silenced_stderr', 'mediapipe_vision',
+           'to_array', 'PoseTracker']
 
 # %% ../../nbs/455_models.mediapipe.ipynb #a7440ea7
 import os
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..core import InputError, check_regular_file, require
+from ..landmarks import raw_score
 from ..skeleton import COCO_17, COCO_WHOLEBODY_133
 from .weights import fetch_known, known_weights
 
@@ -35,17 +36,11 @@ for side,first in (("left", 91), ("right", 112)):
     same_points |= {f"{side}_heel": f"{side}_heel", f"{side}_big_toe": f"{side}_foot_index"}
     same_points |= {f"{side}_hand_{k}": f"{side}_{name}" for k,name in ((0, "wrist"), (5, "index"), (17, "pinky"))}
 for k,name in ((36, "right_eye_outer"), (39, "right_eye_inner"), (42, "left_eye_inner"), (45, "left_eye_outer"), (48, "mouth_right"), (54, "mouth_left")): same_points[f"face_{k}"] = name # As iBUG-68 numbers them
+
+# %% ../../nbs/455_models.mediapipe.ipynb #7d0bea3f
 wholebody_rows = COCO_WHOLEBODY_133.index(*same_points) # Rows of the 133 ...
 blazepose_rows = [BLAZEPOSE_33.index(name) for name in same_points.values()] # ... and of the 33
 coco_rows = blazepose_rows[:17] # COCO-17 among the 33, in order
-
-# %% ../../nbs/455_models.mediapipe.ipynb #b20a683b
-def raw_score(
-    visible:Float[np.ndarray, "*batch"], # MediaPipe's visibility, 0..1
-)->Float[np.ndarray, "*batch"]:
-    "The score whose `landmarks.visibility` is this one"
-    within = np.clip(np.asarray(visible, float), 1e-7, 1-1e-7)
-    return np.log(within/(1-within))+3
 
 # %% ../../nbs/455_models.mediapipe.ipynb #a3d4a630
 class Poses(NamedTuple):
@@ -65,9 +60,10 @@ class Poses(NamedTuple):
         "Around the points of each person, corner to corner, px"
         return np.concatenate([self.points[..., :2].min(1), self.points[..., :2].max(1)], -1)
 
-# %% ../../nbs/455_models.mediapipe.ipynb #7fab6b85
+# %% ../../nbs/455_models.mediapipe.ipynb #950028ea
 task_parts = {"pose": ("pose_detector.tflite", "pose_landmarks_detector.tflite"), "holistic": ("pose_landmarks_detector.tflite", "hand_landmarks_detector.tflite", "face_landmarks_detector.tflite")}
 
+# %% ../../nbs/455_models.mediapipe.ipynb #7fab6b85
 def task_kind(
     path:str|os.PathLike, # `.task`
 )->str: # "pose" or "holistic"

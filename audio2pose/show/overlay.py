@@ -24,7 +24,7 @@ from ..motion import Motion
 from .canvas import Canvas, camera_path
 from .film import RATE, add_video_stream, audio_blocks
 from .shading import compiled
-from ..landmarks import Landmarks, layouts, visibility
+from ..landmarks import Landmarks, layout_points, visibility
 from .shading import framing_camera
 from ..video import Cut, frames, open_video, probe
 
@@ -42,7 +42,7 @@ def skeleton_lines(
     layout:str, # A key of `landmarks.layouts`
 )->list[tuple[int, int, tuple[int, int, int]]]: # Two places in the array, and a colour
     "Lines of the skeleton, among the points of a layout"
-    place = {k: i for i,k in enumerate(layouts[layout])}
+    place = {k: i for i,k in enumerate(layout_points(layout))}
     side = lambda a, b: "left" if {a, b}<=left_points else "right" if {a, b}<=right_points else "middle"
     return [(place[a], place[b], side_colours[side(a, b)]) for a,b in body_lines+hand_lines+face_lines if a in place and b in place]
 
@@ -143,7 +143,7 @@ def annotated_picture(
         sides = np.array([[x, y, u, y], [u, y, u, v], [u, v, x, v], [x, v, x, y]])
         draw_strokes(drawn, sides, np.full(4, height/500), np.full((4, 3), 255, np.uint8))
     seen = np.isfinite(points[:, :2]).all(-1)
-    if seen.any(): draw_strokes(drawn, *skeleton_strokes(points, skeleton_lines(layout), np.flatnonzero(np.array(layouts[layout])<23), height))
+    if seen.any(): draw_strokes(drawn, *skeleton_strokes(points, skeleton_lines(layout), np.flatnonzero(np.array(layout_points(layout))<23), height))
     else: draw_text(drawn, "nobody found here", (.5, .12), max(10, height//18), (40, 40, 190))
     if text: draw_text(drawn, text, (.5, .97), max(9, height//32))
     return drawn
