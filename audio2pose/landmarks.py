@@ -33,6 +33,7 @@ def visibility(
     "How sure the network is, on a scale that ends; a logistic curve through 1/2 at 3, measured on nothing"
     return expit(np.asarray(score)-3)
 
+# %% ../nbs/070_landmarks.ipynb #dd96d62a
 def raw_score(
     visible:Float[np.ndarray, "*batch"], # 0..1
 )->Float[np.ndarray, "*batch"]: # NaN stays NaN

@@ -139,7 +139,7 @@ def landmark_config(
     from audio2pose.extract.landmarks import LandmarkConfig
     ours,seed = options.backend!="mediapipe",options.compat is not None
     storage = storage_for(options.fractions, options.no_score, options.visibility, options.compat)
-    threshold = options.threshold if options.threshold is not None else .3 if ours else .5
+    threshold = options.threshold if options.threshold is not None else .3 if ours or seed else .5
     if options.skip and options.rate: raise InputError(f"--skip {options.skip} --rate {options.rate:g}: give one of them")
     rate = 24. if seed and options.rate is None and not options.skip else options.rate
     low,high = parse_range(options.seconds, "--seconds", default_range(options.source, .2, 60))
