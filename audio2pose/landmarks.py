@@ -133,6 +133,7 @@ class Storage:
         for name,allowed in (("coordinates", ("px", "fraction")), ("depth", ("hips", "camera")), ("missing", ("nan", "zero"))):
             if getattr(self, name) not in allowed: raise InputError(f"Storage: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
 
+# %% ../nbs/070_landmarks.ipynb #bb9768ae
 camera_distance = 5.14388 # m; what the published programs add to every depth
 seed_storage = Storage("fraction", "camera", True, "zero")
 
@@ -165,8 +166,7 @@ def from_array(
 )->Float[np.ndarray, "T K 4"]: # float32; the score is NaN if it was not stored
     "Stored numbers as landmarks; rows of zeros are taken for missing where the storage says so"
     if values.ndim!=3 or values.shape[2] not in (3, 4): raise InputError(f"landmarks: expected an array (T, K, 3 or 4), got {values.shape}")
-    scale,shift = scale_and_shift(storage, size)
-    points = np.full((*values.shape[:2], 4), np.nan)
+    (scale, shift),points = scale_and_shift(storage, size),np.full((*values.shape[:2], 4), np.nan)
     points[..., :values.shape[2]] = values
     if storage.visibility: points[..., 3] = raw_score(points[..., 3])
     if storage.missing=="zero": points[(values==0).all(-1)] = np.nan
