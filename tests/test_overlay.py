@@ -197,7 +197,7 @@ def test_commands(tmp_path):
     (tmp_path/"in/bad.json").write_text("{}")
     grey(path=tmp_path/"v.mp4")
     code,said = invoke(app, f"motion {tmp_path/'in'} --out {tmp_path/'motions'} --focal 160 --tilt 0 --smooth butterworth:6")
-    assert code==0 and "not a sidecar" in said and "no dancer to fit" in said
+    assert code==0 and "make it again" in said and "no dancer to fit" in said
     assert [path.name for path in (tmp_path/"motions").rglob("*.*")]==["good.npz"] and len(Motion.load(tmp_path/"motions/sub/good.npz"))==20
     code,said = invoke(app, f"overlay {tmp_path/'in'} {tmp_path} --out {tmp_path/'films'}")
     assert code==0 and sorted(path.name for path in (tmp_path/"films").rglob("*.mp4"))==["good.mp4", "nobody.mp4"]
