@@ -99,6 +99,7 @@ def missing_parts()->list[tuple[str, str]]: # (what is missing, the line that me
     needed = {extra: [name for name in names if not installed_version(name)] for extra,names in requirements().items()}
     missing = [(f"{', '.join(names)} ({extra or 'needed'})", f'pip install "audio2pose[{extra}]"' if extra else "pip install audio2pose")
                for extra,names in needed.items() if names]
+    if not installed_version("mmpose"): missing.append(("mmpose (mmpose)", "pip install --no-deps mmpose==1.3.2"))
     for name in ("model/model.safetensors", "body.npz"):
         if not asset(name).is_file(): missing.append((f"{name} (needed)", "pip install --force-reinstall --no-deps audio2pose"))
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))): missing.append(("a browser (tests of the page)", "apt-get install chromium"))
