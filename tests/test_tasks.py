@@ -3,11 +3,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from audio2pose.core import InputError
 from audio2pose.data.h36m import read_h36m, read_h36m_clip
 from audio2pose.data.movements import movement_clips
 from audio2pose.data.ntu import clip_name, exemplars, one_shot_actions, part_of, read_ntu, read_skeleton
+from audio2pose.data.pw3d import read_3dpw, read_people
 
 
 # ---- Human3.6M
@@ -116,3 +118,45 @@ def test_movements_are_the_same_each_time():
     first,second = movement_clips(12, 5),movement_clips(12, 5)
     assert all((a==b).all() for a,b in zip(first, second)) and (first.x!=movement_clips(12, 6).x).any()
     assert first.action.tolist()==[*range(10), 0, 1]
+
+
+# ---- 3DPW
+
+def sequence(frames=40, people=1, **change):
+    rng = np.random.default_rng(0)
+    found = np.concatenate([rng.uniform(200, 900, (people, frames, 2, 18)), np.full((people, frames, 1, 18), .9)], 2)
+    turn = np.diag([1., -1, -1, 1])
+    return dict(dict(poses2d=list(found), poses=list(np.zeros((people, frames, 72))), betas=list(rng.normal(size=(people, 10))), cam_poses=np.tile(turn, (frames, 1, 1)), campose_valid=list(np.ones((people, frames), int))), **change)
+
+
+def save(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, 2))
+
+
+def test_3dpw_is_cut_into_windows(tmp_path):
+    "A body that stands upright before a camera whose y points down is not turned; frames of an unknown camera are left out"
+    save(tmp_path/"sequenceFiles/train/walk_00.pkl", sequence(people=2))
+    clips = read_3dpw(tmp_path, "train")
+    assert [tuple(part.shape) for part in clips]==[(4, 16, 17, 3), (4, 16, 24, 3, 3), (4, 10)]
+    np.testing.assert_allclose(clips.rotations[:, :, 0], np.tile(np.eye(3), (4, 16, 1, 1)), atol=1e-6)
+    assert clips.x[..., :2].abs().amax((1, 2, 3)).allclose(torch.ones(4))
+    valid = np.ones(40, int)
+    valid[20] = 0
+    save(tmp_path/"sequenceFiles/train/walk_00.pkl", sequence(campose_valid=[valid]))
+    assert len(read_3dpw(tmp_path/"sequenceFiles", "train").x)==1
+
+
+def test_3dpw_points_are_where_openpose_saw_them(tmp_path):
+    "COCO-18: 2 is the right shoulder, 11 the left hip"
+    content = sequence()
+    save(tmp_path/"a.pkl", content)
+    (person,) = read_people(tmp_path/"a.pkl")
+    np.testing.assert_allclose(person.keypoints[:, [14, 4], :2], content["poses2d"][0][:, :2, [2, 11]].transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("content,why", [(sequence(poses=[np.zeros((40, 70))]), "do not fit one another"), (sequence(cam_poses=np.eye(3)), "do not fit one another"), ([1], "no poses2d"), (dict(poses=1), "no poses2d, betas"), (dict(sequence(), poses=print), "a.pkl")])
+def test_3dpw_files_that_are_wrong(tmp_path, content, why):
+    save(tmp_path/"test/a.pkl", content)
+    with pytest.raises(InputError, match=why): read_3dpw(tmp_path, "test")
+    with pytest.raises(InputError, match="no sequence files of 3DPW"): read_3dpw(tmp_path, "train")
