@@ -5,6 +5,7 @@
 import ast
 import inspect
 import re
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastcore.docments import docments
 
 NBS = Path(__file__).parents[1]
 PACKAGE = NBS.parent/"audio2pose"
+ast.parse = lru_cache(4096)(ast.parse) # Whoever asks for the source of a class has its whole module parsed: hundreds of times the same text
 
 project = "audio2pose"
 copyright = "The audio2pose authors, Apache-2.0"
