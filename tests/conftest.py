@@ -1,5 +1,6 @@
 "What all tests share: shapes that are checked, golden numbers, real material that may be absent"
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE)) # The hook imports its checker by name
+sys.dont_write_bytecode = False # Hundreds of child processes import the same modules, compiled once
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("MPLBACKEND", "agg")
+if "PYTEST_XDIST_WORKER" in os.environ: os.environ.setdefault("OMP_NUM_THREADS", "1") # As many test processes as cores: a thread for each
 
 if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # As in the background of a shell script; children would be deaf to Ctrl-C
 
@@ -23,6 +27,20 @@ settings.register_profile("explore", derandomize=False)
 settings.load_profile("repeatable")
 
 if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0": install_import_hook("audio2pose", "shapes.check")
+
+
+# ---- side by side
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    "As many processes as cores, four at most; what measures or attacks runs alone"
+    return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min(os.cpu_count() or 1, 4)
+
+
+def pytest_collection_modifyitems(items):
+    "A file's tests share what they prepare, so one process runs them all; notebooks go to whoever is free"
+    for item in items:
+        if item.name.split("[")[0]!="test_runs": item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 # ---- golden numbers and real material

@@ -7,7 +7,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -59,29 +58,16 @@ def workshop(tmp_path_factory):
     return folder
 
 
-def execute(notebook, workshop, threads):
-    "Run a notebook from top to bottom, with its shapes checked, in a data folder of its own"
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@every_notebook
+def test_runs(notebook, workshop):
+    "From top to bottom, with its shapes checked, in a data folder of its own"
     from nbclient import NotebookClient
     lesson = read(notebook)
     if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0" and notebook.stem not in SEND_FUNCTIONS: lesson.cells.insert(0, nbformat.v4.new_code_cell(CHECK_SHAPES.format(tests=str(ROOT/"tests"))))
     client = NotebookClient(lesson, timeout=600, kernel_name="python3", resources={"metadata": {"path": str((workshop/notebook).parent)}})
-    client.execute(env=os.environ|{"IN_TEST": "1", "AUDIO2POSE_DATA": str(workshop/"data"/notebook.stem), "OMP_NUM_THREADS": str(threads)})
-
-
-@pytest.fixture(scope="module")
-def executions(request, workshop):
-    "The notebooks that are to be tested, as many at a time as there are processors, and four at most"
-    wanted = [item.callspec.params["notebook"] for item in request.session.items if item.function is test_runs]
-    at_once = min(len(wanted), os.cpu_count() or 1, 4)
-    with ThreadPoolExecutor(at_once) as pool:
-        yield {notebook: pool.submit(execute, notebook, workshop, (os.cpu_count() or 1)//at_once) for notebook in wanted}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@every_notebook
-def test_runs(notebook, executions): executions[notebook].result()
+    client.execute(env=os.environ|{"IN_TEST": "1", "AUDIO2POSE_DATA": str(workshop/"data"/notebook.stem)})
 
 
 # ---- they read well
