@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learning_rate', 'FusedKerasAdam', 'make_optimiser',
-           'seed_noise', 'Batches', 'augment', 'update_rollouts', 'batches_state_dict', 'load_batches_state_dict',
-           'Prefetcher', 'velocity_loss', 'TrainingObjective', 'mean_squared_velocity', 'make_ema', 'NoEMA', 'rollout',
+           'seed_noise', 'Batches', 'augment', 'update_rollouts', 'state_dict', 'load_state_dict', 'Prefetcher',
+           'velocity_loss', 'TrainingObjective', 'mean_squared_velocity', 'make_ema', 'NoEMA', 'rollout',
            'rollout_metrics', 'to_motion', 'dance_metrics', 'Validator', 'resolve_device', 'resolve_precision',
            'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'Checkpoint', 'load',
            'read_log', 'write_log', 'use_onednn', 'restore_linear', 'build_run', 'load_start', 'backward', 'train_step',
@@ -227,15 +227,15 @@ def update_rollouts(self:Batches,
 Batches.update_rollouts = update_rollouts
 
 # %% ../nbs/600_train.ipynb #2d4d4d55
-def batches_state_dict(self:Batches)->dict: # Numbers and tensors
+def state_dict(self:Batches)->dict: # Numbers and tensors
     "All that decides the next batches"
     arrays = dict(sequence=self.sequence, start=self.start, age=self.age, own=self.rollout_seeds)
     return dict({name: torch.from_numpy(array.copy()) for name,array in arrays.items()}, taken=bool(self.received), count=self.count, rng=json.dumps(self.rng.bit_generator.state))
 
-Batches.state_dict = batches_state_dict
+Batches.state_dict = state_dict
 
 # %% ../nbs/600_train.ipynb #2428f961
-def load_batches_state_dict(self:Batches,
+def load_state_dict(self:Batches,
     state:dict, # From `state_dict`
 ):
     "Go on where `state` was taken"
@@ -243,7 +243,7 @@ def load_batches_state_dict(self:Batches,
     self.received,self.count = state["taken"],state["count"]
     self.rng.bit_generator.state = json.loads(state["rng"])
 
-Batches.load_state_dict = load_batches_state_dict
+Batches.load_state_dict = load_state_dict
 
 # %% ../nbs/600_train.ipynb #207d59e5
 class Prefetcher:

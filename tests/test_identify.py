@@ -10,7 +10,7 @@ from audio2pose.commands.weights import app
 from audio2pose.commands.base import invoke
 from audio2pose.core import InputError
 from audio2pose.models.fact import FACT, FACTConfig
-from audio2pose.models.identify import convert, identify, match, said_of_mismatches
+from audio2pose.models.identify import convert, identify, match, mismatch_summary
 from audio2pose.models.motionbert import ActionNet, DSTformer, DSTformerConfig, MeshRegressor
 from audio2pose.models.rtmdet import RTMDet
 from audio2pose.models.tensorflow import TensorBundle, write_bundle
@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_said_and_not_written(tmp_path):
     state.pop("norm.bias")
     state["head.bias"] = torch.full((3,), torch.nan)
     torch.save(state, tmp_path/"cut.pth")
-    assert said_of_mismatches(identify(tmp_path/"cut.pth").match)=="1 missing: norm.bias; 1 not finite: head.bias"
+    assert mismatch_summary(identify(tmp_path/"cut.pth").match)=="1 missing: norm.bias; 1 not finite: head.bias"
     code,said = invoke(app, f"convert {tmp_path/'cut.pth'} {tmp_path/'out.safetensors'}")
     assert code==2 and "1 missing: norm.bias" in said and not (tmp_path/"out.safetensors").exists()
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph, styles
 from audio2pose.metrics import realism as module
-from audio2pose.metrics.realism import (JOINTS, Clip, Reference, as_clip, copying_ratio, fit_space, load_reference, movement, nearest_distances,
+from audio2pose.metrics.realism import (JOINTS, Clip, Reference, to_clip, copying_ratio, fit_space, load_reference, movement, nearest_distances,
                                         neighbour_radii, normalised, precision_recall, realism, reference_of, save_reference, segment_distance,
                                         self_penetration, variety, window_features, windows_of)
 from audio2pose.motion import Motion
@@ -72,11 +72,11 @@ def test_a_frozen_dancer_covers_nothing(dances, teacher):
 def test_a_pop_is_seen(dances):
     poses = dances[0].poses.copy()
     poses[100, 16] += [2, 0, 0]
-    assert movement(as_clip(dances[0]))["largest_rotation"]<25<movement(as_clip(Motion(poses, dances[0].trans)))["largest_rotation"]
+    assert movement(to_clip(dances[0]))["largest_rotation"]<25<movement(to_clip(Motion(poses, dances[0].trans)))["largest_rotation"]
 
 
 def test_dances_to_one_song(dances):
-    clips = [as_clip(d) for d in dances[:3]]
+    clips = [to_clip(d) for d in dances[:3]]
     assert variety(clips)>.05 and variety([clips[0]]*3)==0 and np.isnan(variety(clips[:1]))
 
 
@@ -85,7 +85,7 @@ def test_dances_to_one_song(dances):
 @settings(max_examples=8, deadline=None)
 @given(angle=st.floats(-3, 3), x=st.floats(-5, 5), z=st.floats(-5, 5), size=st.floats(.5, 2))
 def test_heading_place_and_size_do_not_matter(dances, angle, x, z, size):
-    clip = as_clip(dances[1])
+    clip = to_clip(dances[1])
     moved = Clip(size*(Rotation.from_rotvec([0, angle, 0]).apply(clip.positions.reshape(-1, 3)).reshape(clip.positions.shape)+[x, 0, z]), clip.fps)
     np.testing.assert_allclose(window_features(moved), window_features(clip), atol=1e-6)
     one,two = movement(clip),movement(moved)
@@ -93,7 +93,7 @@ def test_heading_place_and_size_do_not_matter(dances, angle, x, z, size):
 
 
 def test_a_mirrored_dance_has_mirrored_features(dances):
-    clip,mirrored = as_clip(dances[2]),as_clip(dances[2].mirror())
+    clip,mirrored = to_clip(dances[2]),to_clip(dances[2].mirror())
     swap = [JOINTS.index(SMPL_24.names[SMPL_24.mirror[SMPL_24.index(name)]]) for name in JOINTS]
     # SMPL's rest skeleton is not quite symmetric, a mirrored motion is danced by the same body
     np.testing.assert_allclose(window_features(mirrored)[:, 64:80], window_features(clip)[:, 64:80][:, swap], rtol=.1, atol=.03)
@@ -104,7 +104,7 @@ def test_a_mirrored_dance_has_mirrored_features(dances):
 
 
 def test_the_frame_rate_hardly_matters(dances):
-    one,two = (movement(as_clip(motion)) for motion in (dances[0], dances[0].resample(120)))
+    one,two = (movement(to_clip(motion)) for motion in (dances[0], dances[0].resample(120)))
     for name in ("travel", "turning", "wrist_speed", "knee_flexion"): assert two[name]==pytest.approx(one[name], rel=.02), name
 
 
@@ -180,7 +180,7 @@ def test_parallel_segments():
 
 def test_arms_through_the_body():
     rest = Motion(np.zeros((2, 24, 3)), np.zeros((2, 3)))
-    assert self_penetration(normalised(as_clip(rest))).max()==0
+    assert self_penetration(normalised(to_clip(rest))).max()==0
     positions = rest.positions()
     positions[:, SMPL_24.index("lwrist")] = positions[:, SMPL_24.index("spine")]
     positions[:, SMPL_24.index("lelbow")] = positions[:, SMPL_24.index("spine")]+[.2, 0, .1]
@@ -199,7 +199,7 @@ def test_the_shipped_reference():
 
 def test_a_real_break_dancer(real_motion):
     "The numbers of the fact sheet: travel .30 m/s, turning 50 deg/s, pelvis 3.8 cm, knees 37 and 10 degrees, 22 apart"
-    seen = movement(as_clip(real_motion))
+    seen = movement(to_clip(real_motion))
     assert seen["travel"]==pytest.approx(.30, abs=.04) and seen["turning"]==pytest.approx(50, abs=3) and seen["level"]==pytest.approx(3.8, abs=.2)
     assert seen["knee_flexion"]==pytest.approx(37, abs=1) and seen["straightest_knee"]==pytest.approx(10, abs=1) and seen["knee_difference"]==pytest.approx(22, abs=2)
     assert seen["largest_rotation"]==pytest.approx(11, abs=.5)

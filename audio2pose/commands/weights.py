@@ -30,8 +30,8 @@ def show_lines(
     found, # `models.identify.Identified`
 )->list[str]:
     "What is known of a file of weights, a line for each matter"
-    from audio2pose.models.identify import said_of_mismatches
-    unfit = said_of_mismatches(found.match)
+    from audio2pose.models.identify import mismatch_summary
+    unfit = mismatch_summary(found.match)
     fits = "there is no model here to try it with" if found.match.module is None else f"no: {unfit}" if unfit else "yes, all of it"
     lines = [("stored", found.container), ("model", found.match.kind), ("numbers", f"{found.numbers:,}" if found.numbers else ""), ("unsaid", found.match.remark), ("trained", found.trained), ("fits", fits)]
     lines += [("sha256", f"{digest}  {name}") for name,digest in found.hashes.items()]

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Work', 'connections', 'engines', 'Job', 'file_stamp', 'Outcome', 'file_records', 'error_message', 'PerJob',
            'fingerprint', 'versions', 'ItemState', 'update_state', 'LedgerLine', 'read_ledger', 'Ledger',
-           'files_complete', 'is_finished', 'pending_jobs', 'JobQueue', 'mark_failed', 'requeue', 'is_suspect',
+           'files_complete', 'is_finished', 'pending_jobs', 'JobQueue', 'mark_failed', 'requeue', 'must_run_alone',
            'Resources', 'serial', 'worker_environment', 'interrupt_main_thread', 'read_messages', 'start_worker',
-           'worker_loop', 'death_of', 'Worker', 'attend', 'ending_of', 'next_for', 'serve', 'processes', 'RayWorker',
-           'next_batch', 'connect_ray', 'on_ray', 'check_engine', 'WorkerDiedError', 'PerItem', 'map_items', 'Report',
-           'stopping_in_order', 'run_jobs']
+           'worker_loop', 'exit_message', 'Worker', 'run_worker', 'future_exception', 'next_job_for', 'keep_running',
+           'processes', 'RayWorker', 'next_batch', 'connect_ray', 'on_ray', 'check_engine', 'WorkerDiedError',
+           'PerItem', 'map_items', 'Report', 'record_stopped', 'run_jobs']
 
 # %% ../../nbs/150_engine.workers.ipynb #4e63ef62
 import json
@@ -319,7 +319,7 @@ def requeue(
                     waiting.room.release()
     return failed
 
-def is_suspect(
+def must_run_alone(
     waiting:JobQueue,
     job:Job,
 )->bool:
@@ -407,7 +407,7 @@ def worker_loop(
         with suppress(OSError): connection.send("end")
 
 # %% ../../nbs/150_engine.workers.ipynb #4e289ffa
-def death_of(
+def exit_message(
     error:BaseException, # From loky
 )->str:
     "How a worker ended, in brackets"
@@ -442,7 +442,7 @@ class Worker:
             ours.close() # Not before, or the worker would believe that this process is gone
 
 # %% ../../nbs/150_engine.workers.ipynb #9b9b1d6d
-def attend(
+def run_worker(
     worker:Worker,
 )->BaseException|None: # What ended it, unless it was done
     "Answer one process until it is done or dead"
@@ -454,14 +454,14 @@ def attend(
                 message = connection.recv()
                 if message=="end": break
                 if message=="next":
-                    worker.asked,job = True,None if worker.stopping else next_for(worker)
+                    worker.asked,job = True,None if worker.stopping else next_job_for(worker)
                     if job is not None: worker.jobs.append(job)
                     connection.send_bytes(cloudpickle.dumps(job))
                 else: worker.ended.put(worker.waiting.record(message)) # In the ledger before the next item begins
             if worker.stopping: connection.send("stop")
-        return ending_of(future, 5 if worker.stopping else 30)
+        return future_exception(future, 5 if worker.stopping else 30)
 
-def ending_of(
+def future_exception(
     future, # Of loky
     timeout:float, # s
 )->BaseException|None:
@@ -470,16 +470,16 @@ def ending_of(
     try: return future.exception(timeout)
     except TimeoutError: return None
 
-def next_for(
+def next_job_for(
     worker:Worker,
 )->Job|None:
     "The next job for a process; one that is suspect must be its only one"
     first = worker.waiting.jobs[0] if worker.waiting.jobs else None
-    if worker.jobs and (is_suspect(worker.waiting, worker.jobs[-1]) or first is not None and is_suspect(worker.waiting, first)): return None
+    if worker.jobs and (must_run_alone(worker.waiting, worker.jobs[-1]) or first is not None and must_run_alone(worker.waiting, first)): return None
     return worker.waiting.next_job()
 
 # %% ../../nbs/150_engine.workers.ipynb #c0deca34
-def serve(
+def keep_running(
     worker:Worker,
 ):
     "Keep a process at work while jobs wait"
@@ -487,12 +487,12 @@ def serve(
     waiting = worker.waiting
     try:
         while waiting.jobs and not worker.stopping:
-            error = attend(worker)
+            error = run_worker(worker)
             if worker.stopping: return
             if error is not None and not isinstance(error, (BrokenProcessPool, SystemExit)): raise error # It concerns all items, such as weights that are not there
-            if error is not None and not worker.asked: raise RuntimeError(f"a worker died before its first job{death_of(error)}; what did it say on stderr?")
+            if error is not None and not worker.asked: raise RuntimeError(f"a worker died before its first job{exit_message(error)}; what did it say on stderr?")
             if error is not None:
-                for outcome in requeue(waiting, worker.jobs, f"its worker died{death_of(error)}; out of memory?"): worker.ended.put(waiting.record(outcome))
+                for outcome in requeue(waiting, worker.jobs, f"its worker died{exit_message(error)}; out of memory?"): worker.ended.put(waiting.record(outcome))
     except BaseException as error: worker.ended.put(error) # To be raised where somebody sees it
     finally: worker.ended.put(None)
 
@@ -505,7 +505,7 @@ def processes(
     "In several processes of this machine"
     ended = queue.SimpleQueue()
     workers = [Worker(waiting, work, worker_environment(i, resources), ended) for i in range(min(resources.workers, max(1, len(waiting.jobs))))]
-    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
+    threads = [threading.Thread(target=keep_running, args=(worker,), daemon=True) for worker in workers]
     for thread in threads: thread.start()
     remaining = len(workers)
     try:
@@ -646,7 +646,7 @@ class Report:
 
 # %% ../../nbs/150_engine.workers.ipynb #15690137
 @contextmanager
-def stopping_in_order(
+def record_stopped(
     waiting:JobQueue,
 )->Iterator[JobQueue]:
     "At the end, what is still running was stopped, and the ledger says so"
@@ -676,7 +676,7 @@ def run_jobs(
         report = Report(items, kept=kept)
         if pending: ledger.write(session=mark, settings=settings, versions=versions(), host=platform.node(), when=time.time())
         bar = tqdm(total=items, initial=kept.total(), unit="item", disable=None if progress is None else not progress, leave=False)
-        with bar, stopping_in_order(JobQueue(pending, ledger, mark, attempts)) as waiting, closing(engines[engine](waiting, work, resources)) as outcomes:
+        with bar, record_stopped(JobQueue(pending, ledger, mark, attempts)) as waiting, closing(engines[engine](waiting, work, resources)) as outcomes:
             for outcome in outcomes:
                 report.outcomes[outcome.outcome] += 1
                 bar.update()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Match', 'fact_config', 'match_fact', 'match_dstformer', 'match_openmmlab', 'match_retrieval', 'match', 'Identified',
-           'said_of_training', 'identify_bundle', 'identify_archive', 'stored_config', 'safetensors_metadata',
-           'identify_tensors', 'identify', 'said_of_mismatches', 'config_with_heads', 'convert_fact', 'convert']
+           'training_summary', 'identify_bundle', 'identify_archive', 'stored_config', 'safetensors_metadata',
+           'identify_tensors', 'identify', 'mismatch_summary', 'config_with_heads', 'convert_fact', 'convert']
 
 # %% ../../nbs/480_models.identify.ipynb #a3da5a85
 import json
@@ -129,7 +129,7 @@ class Identified:
     hashes:dict[str, str] = field(default_factory=dict) # File name → SHA-256
 
 # %% ../../nbs/480_models.identify.ipynb #f3115a48
-def said_of_training(
+def training_summary(
     beside:dict, # What stands beside the weights
     sha256:str="", # Of the file
 )->str:
@@ -198,14 +198,14 @@ def identify_tensors(
     digest = file_sha256(path)
     if path.suffix==".onnx":
         if not (state := from_onnx(path)): raise InputError(f"{path}: no tensors in it; damaged, or not an ONNX graph")
-        return Identified(path, "ONNX graph", match(state), sum(tensor.numel() for tensor in state.values()), said_of_training({}, digest), {path.name: digest})
+        return Identified(path, "ONNX graph", match(state), sum(tensor.numel() for tensor in state.values()), training_summary({}, digest), {path.name: digest})
     found = load_contents(path, averaged=averaged)
     beside = safetensors_metadata(path) if path.suffix==".safetensors" else found.beside
     container = "safetensors" if path.suffix==".safetensors" else "torch file"
     if found.wrapping: container += f", wrapped in {', '.join(found.wrapping)}"
     if found.copies: container += f", with an averaged copy ({', '.join(found.copies)})"
     if rest := [str(name) for name in found.beside if name!="meta"]: container += f"; beside the weights: {', '.join(rest[:6])}"
-    return Identified(path, container, match(found.state, stored_config(path, beside) if "motion_embed.weight" in found.state else None), sum(tensor.numel() for tensor in found.state.values()), said_of_training(beside, digest), {path.name: digest})
+    return Identified(path, container, match(found.state, stored_config(path, beside) if "motion_embed.weight" in found.state else None), sum(tensor.numel() for tensor in found.state.values()), training_summary(beside, digest), {path.name: digest})
 
 # %% ../../nbs/480_models.identify.ipynb #16d3fa59
 def identify(
@@ -221,7 +221,7 @@ def identify(
     return identify_archive(path) or identify_tensors(path, averaged)
 
 # %% ../../nbs/480_models.identify.ipynb #58650b37
-def said_of_mismatches(
+def mismatch_summary(
     match:Match,
 )->str: # Empty, if all fits
     "What does not fit, in one line"
@@ -260,7 +260,7 @@ def convert(
     "Write weights the way this package reads them"
     found,out = identify(source, averaged),Path(out)
     if found.match.module is None: raise InputError(f"{source}: {found.match.kind}; there is nothing to convert it to")
-    if found.match.mismatches: raise InputError(f"{source}: {found.match.kind}, but it does not fit ({said_of_mismatches(found.match)}); nothing was written")
+    if found.match.mismatches: raise InputError(f"{source}: {found.match.kind}, but it does not fit ({mismatch_summary(found.match)}); nothing was written")
     if isinstance(found.match.module, FACT): return found, convert_fact(found, out, heads)
     if out.suffix!=".safetensors": raise InputError(f"{out}: {found.match.kind} is written to one file; call it NAME.safetensors")
     from safetensors.torch import save_file

@@ -14,7 +14,7 @@ from audio2pose.data.music import compose
 from audio2pose.generate import generate_dance, generate_flow_dance, load_dancer
 from audio2pose.metrics.beat import beat_margin, kinematic_beats
 from audio2pose.metrics.contact import jerk, liveliness, penetration, sliding_contacts
-from audio2pose.metrics.realism import as_clip, fit_space, load_reference, nearest_distances, realism, variety, windows_of
+from audio2pose.metrics.realism import to_clip, fit_space, load_reference, nearest_distances, realism, variety, windows_of
 from audio2pose.models.fact import FACT
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(0)]
@@ -64,7 +64,7 @@ def table_of(model, songs):
                 nearest = stops[np.abs(stops-beats[:,None]).argmin(1)]-beats
                 row |= dict(margin=beat_margin(stops, beats, motion.seconds, sigma=.05), offset_ms=1000*float(np.median(nearest[np.abs(nearest)<.2])))
             rows.append(row|dict(song=name, skating=sliding_contacts(positions, 60), depth_cm=100*penetration(positions), jerk60=jerk(positions, 60), liveliness=liveliness(positions, 60)))
-    clips = {name: [as_clip(motion) for motion in several] for name,several in dances.items()}
+    clips = {name: [to_clip(motion) for motion in several] for name,several in dances.items()}
     every = [clip for several in clips.values() for clip in several]
     found = realism(every, reference)
     of = lambda key: np.array([row[key] for row in rows if key in row])
