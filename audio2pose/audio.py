@@ -330,8 +330,11 @@ def mel_spectrogram_db(
 )->Float[np.ndarray, "128 T"]: # dB
     "Mel spectrogram, as librosa computes it"
     import librosa
+    from threadpoolctl import threadpool_limits
     bands = librosa.filters.mel(sr=SR, n_fft=WINDOW, n_mels=128, fmax=fmax)
-    return librosa.power_to_db(np.concatenate([bands@magnitude**2 for magnitude in stft_blocks(y, padding)], axis=1))
+    with threadpool_limits(1, "blas"): # Two threads add up in another order
+        power = np.concatenate([bands@magnitude**2 for magnitude in stft_blocks(y, padding)], axis=1)
+    return librosa.power_to_db(power)
 
 # %% ../nbs/040_audio.ipynb #e3c9e497
 def onset_envelope(
@@ -364,10 +367,11 @@ def chroma_cens(
 )->Float[np.ndarray, "12 T"]: # C, C#, ... B
     "Energy of the twelve notes, quantised and smoothed over 41 frames (CENS)"
     import librosa
+    from threadpoolctl import threadpool_limits
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_fft=.* is too large") # Low octaves of songs under 3 s
         bands = librosa.cqt(y, sr=SR, hop_length=HOP, n_bins=7*36, bins_per_octave=36, tuning=estimate_tuning(y, padding), pad_mode=padding)
-    return librosa.feature.chroma_cens(C=np.abs(bands), sr=SR, hop_length=HOP)
+    with threadpool_limits(1, "blas"): return librosa.feature.chroma_cens(C=np.abs(bands), sr=SR, hop_length=HOP)
 
 # %% ../nbs/040_audio.ipynb #9588d009
 def song_bpm(

@@ -5,8 +5,10 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
+if "PYTEST_XDIST_WORKER" in os.environ: os.environ.setdefault("OMP_NUM_THREADS", "1") # As many test processes as cores: a thread for each, said before numpy is there
+
+import numpy as np # noqa: E402
+import pytest # noqa: E402
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -14,7 +16,6 @@ sys.path.insert(0, str(HERE)) # The hook imports its checker by name
 sys.dont_write_bytecode = False # Hundreds of child processes import the same modules, compiled once
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("MPLBACKEND", "agg")
-if "PYTEST_XDIST_WORKER" in os.environ: os.environ.setdefault("OMP_NUM_THREADS", "1") # As many test processes as cores: a thread for each
 
 if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # As in the background of a shell script; children would be deaf to Ctrl-C
 
@@ -37,6 +38,7 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min(os.cpu_count() or 1, 4)
 
 
+@pytest.hookimpl(tryfirst=True) # Before groups are read
 def pytest_collection_modifyitems(items):
     "A file's tests share what they prepare, so one process runs them all; notebooks go to whoever is free"
     for item in items:
