@@ -38,11 +38,13 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min(os.cpu_count() or 1, 4)
 
 
-@pytest.hookimpl(tryfirst=True) # Before groups are read
-def pytest_collection_modifyitems(items):
-    "A file's tests share what they prepare, so one process runs them all; notebooks go to whoever is free"
-    for item in items:
-        if item.name.split("[")[0]!="test_runs": item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "A file's tests share what they prepare, so one process runs them all; each notebook goes to whoever is free"
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if "::test_runs[" in nodeid else nodeid.split("::")[0]
+    return ByFile(config, log)
 
 
 # ---- golden numbers and real material
