@@ -30,7 +30,7 @@ myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 add_module_names = False
-suppress_warnings = ["myst.header"] # A lesson may go from its title to a third-level heading
+suppress_warnings = ["myst.header", "misc.highlighting_failure"] # A lesson may go from its title to a third-level heading, and call the shell in a cell of Python
 
 
 # ---- the reference: parameter comments become field lists
