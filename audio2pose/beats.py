@@ -419,7 +419,7 @@ def read_json(
         else: parts = content,[]
         times,downbeats = (np.array(part, float) for part in parts)
         if times.ndim==1==downbeats.ndim: return times, downbeats
-    except (ValueError, TypeError, RecursionError): pass
+    except (ValueError, TypeError, RecursionError, ArithmeticError): pass
     raise InputError(f'{who}: this JSON is no list of times; write [0.5, 1.0, ...] or {{"beats": [...], "downbeats": [...]}}, in seconds.')
 
 # %% ../nbs/050_beats.ipynb #9199c67e

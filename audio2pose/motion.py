@@ -238,7 +238,7 @@ def read_aist_pkl(
         trans = np.asarray(content["smpl_trans"], float)/scaling
         return Motion(content["smpl_poses"], trans, fps or pickle_fps(content, str(path)), scaling)
     except InputError: raise
-    except (ValueError, TypeError, IndexError) as error: raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error: raise InputError(f"{path}: {error}") from None
 
 # %% ../nbs/030_motion.ipynb #b6906685
 def write_aist_pkl(
@@ -262,7 +262,7 @@ def read_npz(
     try:
         return Motion(z["poses"], z["trans"], float(fps or z["fps"]), float(z.get("scaling", 1.)), z.get("known"))
     except InputError as error: raise InputError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error: raise InputError(f"{path}: not a motion npz with poses, trans and fps ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error: raise InputError(f"{path}: not a motion npz with poses, trans and fps ({type(error).__name__}: {error})") from None
 
 # %% ../nbs/030_motion.ipynb #4a823f63
 def write_npz(

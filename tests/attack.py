@@ -79,7 +79,7 @@ def spoil_content(content, rng:random.Random):
         elif kind==0: del parent[key]
         elif kind==1 and isinstance(parent, list): parent.insert(key, copy.deepcopy(value))
         elif kind==1: parent["odd"] = copy.deepcopy(value)
-        elif kind==2 and isinstance(value, (int, float)) and not isinstance(value, bool): parent[key] = value*rng.choice([-1, 0, 2, 1e9, 1e-9, 1.5])
+        elif kind==2 and isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value)<1e290: parent[key] = value*rng.choice([-1, 0, 2, 1e9, 1e-9, 1.5])
         elif kind==3 and isinstance(value, list): parent[key] = value[:-1]
         elif kind==4 and isinstance(value, list): parent[key] = value*2
         else: parent[key] = rng.choice(ODD_VALUES)
@@ -130,7 +130,7 @@ def dump_pickle(content)->bytes: return pickle.dumps(content, protocol=4)
 def dump_torch(content)->bytes:
     import torch
     file = io.BytesIO()
-    as_tensors = lambda x: torch.as_tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind in "fib" and x.dtype.isnative else {k: as_tensors(v) for k,v in x.items()} if isinstance(x, dict) else [as_tensors(v) for v in x] if isinstance(x, list) else x
+    as_tensors = lambda x: torch.as_tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind in "fib" and x.dtype.isnative and min(x.strides, default=0)>=0 else {k: as_tensors(v) for k,v in x.items()} if isinstance(x, dict) else [as_tensors(v) for v in x] if isinstance(x, list) else x
     torch.save(as_tensors(content), file)
     return file.getvalue()
 

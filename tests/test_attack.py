@@ -161,7 +161,7 @@ def assault_commands(lines, folder, capfd, cases)->Counter:
             with limit(60): code = cli.run(line.split())
             said = capfd.readouterr()
             assert code in (0, 1, 2) and "Traceback" not in said.err+said.out, (line, seed, said)
-            assert code==0 or said.err or "refused" in said.out, (line, seed, said)
+            assert code==0 or said.err or said.out, (line, seed, said)
             assert unharmed(folder) and before<=set(folder.rglob("*"))|{path for path in before if path.name.startswith(".lock")}, (line, seed)
             assert not list(folder.rglob(".part-*")), (line, seed)
             found[code] += 1
@@ -275,14 +275,16 @@ def test_killed_twelve_times(here, tiny, name):
     assert whole.wait(600)==0, whole.stderr.read()
     seconds,rng,killed = time.monotonic()-begun,random.Random(name),0
     for _ in range(40):
-        child = start(*words("out"))
-        try: child.wait(rng.uniform(.3, 1.)*seconds)
+        child,begun = start(*words("out")),time.monotonic()
+        try: child.wait(rng.uniform(.2, .9)*seconds)
         except subprocess.TimeoutExpired:
             child.kill()
             killed += 1
         child.wait()
         time.sleep(1.) # Its workers notice
-        if child.returncode==0: shutil.rmtree("out")
+        if child.returncode==0: # It was quicker than the first
+            seconds = min(seconds, time.monotonic()-begun-1)
+            shutil.rmtree("out")
         if killed>=12: break
     assert killed>=12
     last = start(*words("out"))

@@ -276,7 +276,7 @@ def update_log(
     except (OSError, ValueError, KeyError, TypeError): known = {}
     for result in results:
         if result.state!="kept" or known.get(result.url, {}).get("state")!="fetched": known[result.url] = asdict(result)
-    with atomic(path) as scratch: scratch.write_text(json.dumps(sorted(known.values(), key=lambda entry: entry["url"]), indent=1)+"\n")
+    with atomic(path) as scratch: scratch.write_text(json.dumps(sorted(known.values(), key=lambda entry: str(entry["url"])), indent=1)+"\n")
 
 # %% ../../nbs/205_data.download.ipynb #aa7b277d
 def remove_empty_folder(folder:Path):

@@ -164,9 +164,9 @@ def from_aist(
     "Read the keypoints of AIST++"
     content = load_pickle(path)
     if not isinstance(content, dict) or "keypoints2d" not in content: raise InputError(f"{path}: there are no keypoints2d in it; this is the folder keypoints2d of AIST++, not motions or keypoints3d?")
-    views = np.asarray(content["keypoints2d"])
+    try: views,times = np.asarray(content["keypoints2d"]),np.asarray(content.get("timestamps", []), float).reshape(-1)
+    except (TypeError, ValueError, ArithmeticError) as error: raise InputError(f"{path}: its keypoints2d or timestamps are not numbers ({str(error)[:80]})") from None
     if views.ndim!=4: raise InputError(f"{path}: keypoints2d must be (views, T, 17, 3), got {views.shape}")
-    times = np.asarray(content.get("timestamps", []), float).reshape(-1)
     rate = fps or (round(1e6*(len(times)-1)/(times[-1]-times[0]), 3) if len(times)>1 and times[-1]>times[0] else 60.)
     names = [path.stem.replace("cAll", f"c{i+1:02d}") if "cAll" in path.stem else f"{path.stem}_c{i+1:02d}" for i in range(len(views))]
     return [Keypoints(as_points(view, str(path))[0], rate, name, "coco", str(path)) for name,view in zip(names, views)]
