@@ -226,8 +226,8 @@ from audio2pose.train import TrainConfig, build_run, train_step
 config,small = TrainConfig(batch=4, precision="fp32"),FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True, residual=True)
 for compiled in (False, True):
     run,objective = build_run(Store(sys.argv[1]), config, small, torch.device("cpu"))
-    teach = torch.compile(lesson, backend="aot_eager", fullgraph=True) if compiled else lesson
-    print(*[train_step(run, teach, torch.device("cpu")).item() for _ in range(3)])
+    stepped = torch.compile(objective, backend="aot_eager", fullgraph=True) if compiled else objective
+    print(*[train_step(run, stepped, torch.device("cpu")).item() for _ in range(3)])
 """
 
 
