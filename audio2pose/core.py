@@ -189,7 +189,9 @@ def lock_folder(
         sweep(folder)
         with atomic(holder) as scratch: scratch.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         try: yield
-        finally: holder.unlink(missing_ok=True)
+        finally:
+            holder.unlink(missing_ok=True)
+            sweep(folder) # Once more: workers of a killed process may have outlived it by a moment
 
 def holder_of(
     file:Path, # As `lock_folder` writes it
