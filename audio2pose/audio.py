@@ -6,16 +6,19 @@
 __all__ = ['MIN_SECONDS', 'SILENCE_PEAK', 'MAX_PEAK', 'truncated_message', 'MEDIA_FORMATS', 'WINDOW', 'BLOCK', 'check_audio',
            'declared_size', 'is_streamed_flac', 'ogg_streams', 'is_truncated', 'check_length', 'Downmix',
            'read_soundfile', 'resample', 'open_media', 'default_stream', 'Reframer', 'decode_packets', 'read_av',
-           'read_chain', 'decode', 'load', 'stft_blocks', 'mel_spectrogram_db', 'onset_envelope', 'estimate_tuning',
-           'chroma_cens', 'song_bpm', 'estimate_bpm', 'beat_frames', 'beats', 'motion_frame_count', 'one_hot',
-           'features']
+           'read_chain', 'decode', 'load', 'import_librosa', 'stft_blocks', 'mel_spectrogram_db', 'onset_envelope',
+           'estimate_tuning', 'chroma_cens', 'song_bpm', 'estimate_bpm', 'beat_frames', 'beats', 'motion_frame_count',
+           'one_hot', 'features']
 
 # %% ../nbs/040_audio.ipynb #122d1397
 import os
 import re
+import tempfile
 import warnings
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -307,6 +310,17 @@ def load(
     check_audio(y, rate, str(path))
     return resample(y, rate, sr), sr
 
+# %% ../nbs/040_audio.ipynb #fefa737e
+@cache
+def import_librosa()->ModuleType:
+    "librosa with what it compiles while it is imported; other processes wait meanwhile (numba issue 10128)"
+    from filelock import FileLock
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    with FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa{user}.lock"):
+        import librosa.beat
+        import librosa.core.pitch
+    return librosa
+
 # %% ../nbs/040_audio.ipynb #e590ce69
 WINDOW = 2048 # Samples in an analysis window
 BLOCK = 2048 # Frames that are transformed at once
@@ -316,7 +330,7 @@ def stft_blocks(
     padding:str="constant", # How the ends continue: "constant" (zeros) or "reflect"
 ): # Yields magnitudes (1025, up to BLOCK)
     "Short-time spectra, block by block; floor(n/512)+1 frames in all"
-    import librosa
+    librosa = import_librosa()
     padded,frames = np.pad(y, WINDOW//2, mode=padding),len(y)//HOP+1
     for start in range(0, frames, BLOCK):
         stop = min(start+BLOCK, frames)
@@ -329,7 +343,7 @@ def mel_spectrogram_db(
     padding:str="constant",
 )->Float[np.ndarray, "128 T"]: # dB
     "Mel spectrogram, as librosa computes it"
-    import librosa
+    librosa = import_librosa()
     from threadpoolctl import threadpool_limits
     bands = librosa.filters.mel(sr=SR, n_fft=WINDOW, n_mels=128, fmax=fmax)
     with threadpool_limits(1, "blas"): # Two threads add up in another order
@@ -341,7 +355,7 @@ def onset_envelope(
     decibels:Float[np.ndarray, "128 T"], # From `mel_spectrogram_db`
 )->Float[np.ndarray, "T"]:
     "Onset strength per frame"
-    import librosa
+    librosa = import_librosa()
     return librosa.onset.onset_strength(S=decibels, sr=SR)
 
 # %% ../nbs/040_audio.ipynb #04fa89d0
@@ -350,7 +364,7 @@ def estimate_tuning(
     padding:str="constant",
 )->float: # In thirds of a semitone, from -0.5 to 0.5
     "How far the song lies from A = 440 Hz, as `librosa.estimate_tuning` finds it"
-    import librosa
+    librosa = import_librosa()
     pitches,strengths = [],[]
     for magnitude in stft_blocks(y, padding):
         pitch,strength = librosa.piptrack(S=magnitude, sr=SR)
@@ -366,7 +380,7 @@ def chroma_cens(
     padding:str="constant",
 )->Float[np.ndarray, "12 T"]: # C, C#, ... B
     "Energy of the twelve notes, quantised and smoothed over 41 frames (CENS)"
-    import librosa
+    librosa = import_librosa()
     from threadpoolctl import threadpool_limits
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_fft=.* is too large") # Low octaves of songs under 3 s
@@ -406,7 +420,7 @@ def beat_frames(
     start_bpm:float|None=None, # About how fast, beats per minute; None: `estimate_bpm`
 )->Int[np.ndarray, "M"]:
     "Frames on which the beats lie (librosa's dynamic programming; Ellis, 2007)"
-    import librosa
+    librosa = import_librosa()
     if start_bpm is None: start_bpm = estimate_bpm(envelope)
     if not 20<=start_bpm<=400: raise InputError(f"beats: start_bpm must be between 20 and 400 beats per minute, got {start_bpm}.")
     if not envelope.any(): return np.zeros(0, int)
@@ -449,7 +463,7 @@ def features(
     frames:int|None=None, # Keep this many (`motion_frame_count`); None: all floor(n/512)+1
 )->Float[np.ndarray, "T 35"]: # float32, 60 per second
     "FACT's audio features: envelope, 20 MFCC, 12 chroma, onsets, beats"
-    import librosa
+    librosa = import_librosa()
     if variant not in ("current", "2021"): raise InputError(f'features: era is "current" or "2021", got {variant!r}.')
     if sr!=SR: raise InputError(f"features: 60 frames a second need {SR} samples a second, got {sr}; use `load` or `resample`.")
     check_audio(y, sr, "features")

@@ -34,7 +34,7 @@ def mel_amplitudes(
     y:Float[np.ndarray, "n"], # Mono samples at 30720 Hz
 )->Float[np.ndarray, "T 80"]: # 60 per second
     "Mel spectrogram, amplitude"
-    import librosa
+    librosa = import_librosa()
     bands = librosa.filters.mel(sr=SR, n_fft=WINDOW, n_mels=BANDS, fmin=30, fmax=11000, norm=None).astype(np.float32)
     return np.concatenate([np.sqrt(bands@magnitude**2) for magnitude in stft_blocks(y)], axis=1).T
 

@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,6 +37,12 @@ if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0": install_import_hook("audio2pos
 def pytest_xdist_auto_num_workers(config):
     "As many processes as cores, four at most; what measures or attacks runs alone"
     return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min(os.cpu_count() or 1, 4)
+
+
+def pytest_sessionstart(session):
+    "Compile librosa before processes start side by side, some of which import it on their own"
+    if session.config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        subprocess.run([sys.executable, "-c", "from audio2pose.audio import import_librosa; import_librosa()"], cwd=ROOT, check=True)
 
 
 @pytest.hookimpl(optionalhook=True)

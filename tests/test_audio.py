@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -79,7 +81,7 @@ def test_features_of_2021(golden, name):
 
 
 def test_same_as_plain_librosa(golden):
-    import librosa
+    librosa = audio.import_librosa()
     y,_ = wave(golden, "real")
     x = audio.features(y, start_bpm=129)
     envelope = librosa.onset.onset_strength(y=y, sr=SR)
@@ -180,6 +182,29 @@ def test_sample_rates(tmp_path, rate):
     soundfile.write(tmp_path/"song.wav", tone(2.5, rate), rate, subtype="PCM_U8")
     y,_ = audio.load(tmp_path/"song.wav")
     assert len(y)==2.5*SR and np.isfinite(audio.features(y)).all()
+
+
+def test_one_process_at_a_time_compiles_librosa():
+    # Two that compile at once leave a cache on which every later process dies (numba issue 10128)
+    lock = FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa{os.getuid() if hasattr(os, 'getuid') else ''}.lock")
+    code = "import sys, time; from audio2pose.audio import import_librosa; print(time.time(), flush=True); import_librosa(); print(time.time())"
+    with lock:
+        run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        run.stdout.readline()
+        time.sleep(1)
+        released = time.time()
+    assert float(run.communicate(timeout=120)[0])>released and run.returncode==0
+
+
+@pytest.mark.attack
+def test_two_songs_begun_at_once_in_a_fresh_environment(tmp_path):
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    code = ("import sys, numba, numpy as np; from audio2pose import audio\n"
+            "for k in range(int(sys.argv[1])): numba.njit(lambda x: x+k)(1)\n" # Another history: Numba numbers what it compiles
+            "audio.features(np.sin(np.arange(3*audio.SR)*.05).astype('float32'))")
+    start = lambda history: subprocess.Popen([sys.executable, "-c", code, str(history)], env=env)
+    assert [run.wait() for run in [start(0), start(3)]]==[0, 0]
+    assert start(0).wait()==0
 
 
 def test_nothing_is_said_on_the_side(tmp_path):

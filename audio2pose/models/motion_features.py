@@ -22,6 +22,7 @@ from scipy.signal import find_peaks
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
+from ..audio import import_librosa
 from ..body.footing import TOE_HEIGHT
 from ..core import FPS, InputError
 from ..motion import Motion, forward_kinematics
@@ -243,7 +244,7 @@ def motion_beats(
     tightness:float=100., # How regular the beats must be, see `librosa.beat.beat_track`
 )->Float[np.ndarray, "N"]: # s
     "Beats that a motion without music was danced to, as far as its stops tell (Ellis, 2007)"
-    from librosa.beat import beat_track
+    beat_track = import_librosa().beat.beat_track
     envelope = stop_envelope(motion.positions(), motion.fps)
     found = []
     for tempo in tempi:
