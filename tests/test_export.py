@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from audio2pose.show import export
+from audio2pose.body.footing import on_floor
 from audio2pose.core import InputError
+from audio2pose.show import export
+from audio2pose.show.rigs import SKELETONS, load_rig
 from audio2pose.motion import Motion
-from audio2pose.skeleton import SMPL_24
 
 MILLIMETRE = 1e-3
 
@@ -34,7 +35,12 @@ def locked_motion(frames=60):
 
 # ---- BVH
 
-def bvh_positions(path, frames):
+def true_positions(motion, skeleton):
+    "Joints of the rig by forward kinematics, on the floor"
+    return on_floor(motion).positions()[:,list(load_rig(skeleton).joints)]
+
+
+def bvh_positions(path, frames, skeleton):
     "Joint positions in the file's unit, by bvhio"
     bvhio = pytest.importorskip("bvhio", reason='pip install "audio2pose[dev]"')
     root = bvhio.readAsHierarchy(str(path))
@@ -42,16 +48,17 @@ def bvh_positions(path, frames):
     found = []
     for frame in frames:
         root.loadPose(frame)
-        found.append([list(joints[name].PositionWorld) for name in SMPL_24.names])
+        found.append([list(joints[name].PositionWorld) for name in load_rig(skeleton).names])
     return np.array(found)
 
 
 @pytest.mark.parametrize("unit,scale", [("cm", 100), ("m", 1)])
 @pytest.mark.parametrize("motion", [wild_motion(), locked_motion()], ids=["wild", "gimbal"])
 def test_bvh_is_read_back_within_a_millimetre(tmp_path, motion, unit, scale):
-    export.bvh(motion, tmp_path/"dance.bvh", unit=unit)
-    back = bvh_positions(tmp_path/"dance.bvh", range(len(motion)))/scale
-    assert np.linalg.norm(back-motion.positions(), axis=-1).max()<MILLIMETRE
+    for skeleton in ("mixamo", "audio2pose"):
+        export.bvh(motion, tmp_path/"dance.bvh", unit=unit, skeleton=skeleton)
+        back = bvh_positions(tmp_path/"dance.bvh", range(len(motion)), skeleton)/scale
+        assert np.linalg.norm(back-true_positions(motion, skeleton), axis=-1).max()<MILLIMETRE
 
 
 @pytest.mark.parametrize("fps", [24, 60, 59.94])
@@ -61,7 +68,7 @@ def test_bvh_states_frames_and_frame_time(tmp_path, fps):
     start = lines.index("MOTION")
     assert lines[start+1]=="Frames: 40"
     assert float(lines[start+2].removeprefix("Frame Time: "))==pytest.approx(1/fps, abs=1e-10)
-    assert [len(line.split()) for line in lines[start+3:]]==[75]*40
+    assert [len(line.split()) for line in lines[start+3:]]==[69]*40
 
 
 def test_bvh_curves_do_not_jump():
@@ -103,21 +110,25 @@ def joint_matrices(content, data, frame):
     def walk(node, above):
         local = np.eye(4)
         local[:3, 3] = values.get((node, "translation"), content["nodes"][node]["translation"])
-        local[:3, :3] = Rotation.from_quat(values[node, "rotation"]).as_matrix()
+        local[:3, :3] = Rotation.from_quat(values.get((node, "rotation"), content["nodes"][node]["rotation"])).as_matrix()
         world[node] = above@local
         for child in content["nodes"][node].get("children", []): walk(child, world[node])
 
-    walk(content["skins"][0]["skeleton"], np.eye(4))
-    return np.array([world[node] for node in content["skins"][0]["joints"]])
+    joints = content["skins"][0]["joints"] if "skins" in content else list(range(len(content["nodes"])))
+    walk(joints[0], np.eye(4))
+    return np.array([world[node] for node in joints])
 
 
 @pytest.mark.parametrize("motion", [wild_motion(), locked_motion()], ids=["wild", "gimbal"])
-def test_gltf_is_decoded_within_a_millimetre(tmp_path, motion):
-    export.gltf(motion, tmp_path/"dance.glb")
-    content,data = read_glb(tmp_path/"dance.glb")
+@pytest.mark.parametrize("skeleton", [*SKELETONS, "vrma"])
+def test_gltf_is_decoded_within_a_millimetre(tmp_path, motion, skeleton):
+    if skeleton=="vrma": export.vrma(motion, tmp_path/"dance.vrma")
+    else: export.gltf(motion, tmp_path/"dance.glb", skeleton=skeleton)
+    content,data = read_glb(next(tmp_path.glob("dance.*")))
     for frame in (0, 17, len(motion)-1):
         found = joint_matrices(content, data, frame)[:, :3, 3]
-        assert np.linalg.norm(found-motion.positions()[frame], axis=-1).max()<MILLIMETRE
+        true = true_positions(motion, "vrm" if skeleton=="vrma" else skeleton)[frame]
+        assert np.linalg.norm(found-true, axis=-1).max()<MILLIMETRE
 
 
 def test_gltf_times_are_frames_over_fps(tmp_path):
@@ -131,11 +142,15 @@ def test_gltf_times_are_frames_over_fps(tmp_path):
 
 
 def test_gltf_skin_leaves_the_resting_body_alone(tmp_path):
-    "In the rest pose at the origin every skin matrix is the identity"
-    export.gltf(Motion(np.zeros((2, 24, 3)), np.zeros((2, 3))), tmp_path/"rest.glb")
+    "In the nodes' rest pose every skin matrix is the identity, and the body stands on the floor"
+    export.gltf(wild_motion(2), tmp_path/"rest.glb")
     content,data = read_glb(tmp_path/"rest.glb")
-    inverse = accessor(content, data, content["skins"][0]["inverseBindMatrices"]).reshape(24, 4, 4).swapaxes(1, 2)
-    np.testing.assert_allclose(joint_matrices(content, data, 0)@inverse, np.tile(np.eye(4), (24, 1, 1)), atol=1e-6)
+    count = len(content["skins"][0]["joints"])
+    del content["animations"][0]["channels"][:]
+    inverse = accessor(content, data, content["skins"][0]["inverseBindMatrices"]).reshape(count, 4, 4).swapaxes(1, 2)
+    np.testing.assert_allclose(joint_matrices(content, data, 0)@inverse, np.tile(np.eye(4), (count, 1, 1)), atol=1e-6)
+    places = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    assert places["min"][1]==pytest.approx(0, abs=1e-6) and 1.6<places["max"][1]<1.85
 
 
 def validator_folder():
@@ -148,12 +163,12 @@ def validator_folder():
     return next((place for place in places if place and (Path(place)/"index.js").is_file()), None)
 
 
-@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
+@pytest.mark.parametrize("suffix", [".glb", ".gltf", ".vrma"])
 def test_gltf_passes_the_khronos_validator(tmp_path, suffix):
     validator = validator_folder()
     if validator is None:
         pytest.skip("no gltf-validator: install Node.js, then npm install -g gltf-validator (or set GLTF_VALIDATOR to node_modules/gltf-validator)")
-    export.gltf(wild_motion(), tmp_path/f"dance{suffix}")
+    (export.vrma if suffix==".vrma" else export.gltf)(wild_motion(), tmp_path/f"dance{suffix}")
     script = """const [folder, file] = process.argv.slice(1);
                 require(folder).validateBytes(new Uint8Array(require("fs").readFileSync(file)))
                   .then(report => console.log(JSON.stringify(report.issues)));"""
@@ -166,7 +181,7 @@ def test_gltf_passes_the_khronos_validator(tmp_path, suffix):
 
 # ---- what is refused
 
-@pytest.mark.parametrize("write,name", [(export.bvh, "dance.bvh"), (export.gltf, "dance.glb")])
+@pytest.mark.parametrize("write,name", [(export.bvh, "dance.bvh"), (export.gltf, "dance.glb"), (export.vrma, "dance.vrma")])
 def test_bad_input_is_one_sentence_and_no_file(tmp_path, write, name):
     good = wild_motion(3)
     hole = Motion(np.where(np.arange(3)[:, None, None]==1, np.nan, good.poses), good.trans)
