@@ -315,8 +315,7 @@ def load(
 def import_librosa()->ModuleType:
     "librosa with what it compiles while it is imported; other processes wait meanwhile (numba issue 10128)"
     from filelock import FileLock
-    user = os.getuid() if hasattr(os, "getuid") else ""
-    with FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa{user}.lock"):
+    with FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa-{Path.home().name}.lock"):
         import librosa.beat
         import librosa.core.pitch
     return librosa

@@ -186,7 +186,7 @@ def test_sample_rates(tmp_path, rate):
 
 def test_one_process_at_a_time_compiles_librosa():
     # Two that compile at once leave a cache on which every later process dies (numba issue 10128)
-    lock = FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa{os.getuid() if hasattr(os, 'getuid') else ''}.lock")
+    lock = FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa-{Path.home().name}.lock")
     code = "import sys, time; from audio2pose.audio import import_librosa; print(time.time(), flush=True); import_librosa(); print(time.time())"
     with lock:
         run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
