@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
            'check_regular_file', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once', 'check_replaceable',
-           'put_in_place', 'atomic', 'LockedError', 'lock_folder', 'holder_of', 'safe_path', 'seed_everything']
+           'put_in_place', 'atomic', 'LockedError', 'lock_folder', 'holder_of', 'check_space', 'safe_path',
+           'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import math
@@ -199,6 +200,18 @@ def holder_of(
     "Who holds a folder"
     try: return check_regular_file(file).read_text(encoding="utf-8").strip() or "another process"
     except (OSError, ValueError): return "another process"
+
+# %% ../nbs/000_core.ipynb #723e2be0
+def check_space(
+    out:str|os.PathLike, # Folder to write to, there or not
+    needed:float, # Bytes
+    what:str, # That is to be written
+):
+    "Refuse to begin what will not fit on the disk"
+    place = Path(out).absolute()
+    while not place.exists(): place = place.parent
+    free = shutil.disk_usage(place).free
+    if free<needed: raise InputError(f"{what} take {needed/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
 
 # %% ../nbs/000_core.ipynb #ff7c944b
 @contextmanager

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'names_of_splits', 'find_song', 'read_song', 'Pair', 'motion_of', 'first_frames', 'load_pairs', 'store_pairs',
-           'check_room', 'fact_continuation', 'continued', 'write_note', 'read_note', 'valid_references']
+           'check_room', 'fact_continuation', 'continued', 'write_note', 'read_note', 'settings_digest', 'dances_made',
+           'valid_references']
 
 # %% ../nbs/615_pairs.ipynb #6e6c0066
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from . import audio as song_audio
@@ -133,12 +136,12 @@ def fact_continuation(
     commit:int=1, # Frames kept of each prediction, 1 as published
     precision:str="fp32", # Or "bf16"
     max_gain:float=1., # Most that a prediction is enlarged, 1 as published
-)->Callable: # (B, 120, 219) motions and (B, T, 35) songs → (B, T-239, 219)
+)->Callable: # (B, 120, 219) motions, (B, T, 35) songs and B names → (B, T-239, 219)
     "The published loop of a FACT"
     horizon = model.config.future_slice.stop-model.config.future_slice.start
     if not 1<=commit<=horizon: raise InputError(f"commit must be 1 to {horizon}, the frames this model predicts; got {commit}")
     options = dict(commit=commit, precision=precision, project=model.config.residual, max_gain=max_gain)
-    def continuation(motions, songs): return autoregress(model, np.pad(motions, ((0, 0), (0, 0), (6, 0))), songs, **options).numpy()[..., -219:]
+    def continuation(motions, songs, names): return autoregress(model, np.pad(motions, ((0, 0), (0, 0), (6, 0))), songs, **options).numpy()[..., -219:]
     return continuation
 
 # %% ../nbs/615_pairs.ipynb #ad1c5ca3
@@ -147,7 +150,8 @@ def continued(
     continuation:Callable, # As `fact_continuation` gives it
     seconds:float=20., # Of each dance, beyond the seed motion; less where the song ends
     batch:int=20, # Pairs at a time
-)->Iterator[tuple[str, Motion]]: # The seed motion and what follows, 120 + N frames
+    done:Collection[str]=(), # Names whose dances are there already
+)->Iterator[tuple[str, Motion|Float[np.ndarray, "T 24 3"]]]: # The seed motion and what follows, 120 + N frames; joint positions, m, if the continuation gives them
     "Dances that begin with their seed motions"
     groups = defaultdict(list)
     for pair in pairs: groups[min(pair.room, round(seconds*FPS))].append(pair)
@@ -155,9 +159,13 @@ def continued(
         if frames<1: raise InputError(f"{group[0].name}: its song of {len(group[0].audio)/FPS:.2f} s is shorter than the 4 s a model hears")
         for first in range(0, len(group), batch):
             some = group[first:first+batch]
+            if all(pair.name in done for pair in some): continue
             motions = np.stack([pair.seed_motion for pair in some])
-            made = continuation(motions, np.stack([pair.audio[:frames+AUDIO_FRAMES-1] for pair in some]))
-            for pair,features in zip(some, np.concatenate([motions, made], 1)): yield pair.name, Motion.from_features(features)
+            made = continuation(motions, np.stack([pair.audio[:frames+AUDIO_FRAMES-1] for pair in some]), [pair.name for pair in some])
+            for pair,features in zip(some, made):
+                if pair.name in done: continue
+                whole = Motion.from_features(np.concatenate([pair.seed_motion, features]) if features.ndim==2 else pair.seed_motion)
+                yield pair.name, whole if features.ndim==2 else np.concatenate([whole.positions(), features])
 
 # %% ../nbs/615_pairs.ipynb #0b93b37d
 NOTE = "dances.json"
@@ -167,9 +175,10 @@ def write_note(
     seed_seconds:float, # Seed motion at the beginning of each dance; 0: none
     made_by:str, # Model
     names:Sequence[str], # Dances
+    settings:str="", # From `settings_digest`
 ):
     "Say how some dances were made"
-    with atomic(Path(folder)/NOTE) as scratch: scratch.write_text(json.dumps(dict(seed_seconds=seed_seconds, made_by=made_by, dances=sorted(names)), indent=1)+"\n")
+    with atomic(Path(folder)/NOTE) as scratch: scratch.write_text(json.dumps(dict(seed_seconds=seed_seconds, made_by=made_by, dances=sorted(names), settings=settings), indent=1)+"\n")
 
 # %% ../nbs/615_pairs.ipynb #9a7fb46a
 def read_note(
@@ -182,6 +191,25 @@ def read_note(
     except (OSError, ValueError) as error: raise InputError(f"{path}: cannot be read ({error}); generate the dances again, or delete it and say what to skip") from None
     if not isinstance(note, dict) or not isinstance(note.get("seed_seconds"), (int, float)): raise InputError(f"{path}: it does not say seed_seconds; generate the dances again, or delete it and say what to skip")
     return note
+
+# %% ../nbs/615_pairs.ipynb #a91c3e02
+def settings_digest(
+    model:torch.nn.Module, # Whose weights count
+    **settings, # Whatever else decides the dances
+)->str:
+    "Sixteen digits for a model and how it is used"
+    digest = sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name,tensor in sorted(model.state_dict().items()): digest.update(name.encode()+tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+# %% ../nbs/615_pairs.ipynb #a91c3e04
+def dances_made(
+    folder:str|os.PathLike, # Of dances
+    settings:str, # From `settings_digest`
+)->set[str]: # Names
+    "Dances of the same model and settings that a stopped run has left"
+    if read_note(folder).get("settings")!=settings: return set()
+    return {path.stem for path in Path(folder).iterdir() if path.suffix in (".npz", ".npy")}
 
 # %% ../nbs/615_pairs.ipynb #f8e29336
 def valid_references(

@@ -8,9 +8,9 @@ __all__ = ['RUN_LOCK', 'MAX_RUNS', 'notebooks_folder', 'find_file', 'import_note
            'typed_as_any', 'resolve_parameters', 'parse_parameters', 'load_parameters', 'imported_files',
            'source_files', 'notebook_code', 'digest', 'RunPlan', 'plan_runs', 'fingerprint', 'data_fingerprints',
            'installed_versions', 'git_commit', 'device_name', 'read_json', 'write_json', 'write_metrics',
-           'write_record', 'check_space', 'manifest', 'execute', 'failure_reason', 'write_html', 'Outcome',
-           'finish_run', 'timed', 'is_current', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid', 'mark_failed',
-           'finished_outcome', 'run_many', 'collect_runs', 'run_grid']
+           'write_record', 'manifest', 'execute', 'failure_reason', 'write_html', 'Outcome', 'finish_run', 'timed',
+           'is_current', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid', 'mark_failed', 'finished_outcome',
+           'run_many', 'collect_runs', 'run_grid']
 
 # %% ../../nbs/760_engine.runs.ipynb #e4236258
 import ast
@@ -381,18 +381,6 @@ def write_record(
     ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_json(out/"manifest.json", dict(run=f"{notebook}/{out.name}", status="done", reason="", notebook=f"{notebook}.ipynb", parameters=parameters, seed=parameters.get("seed"), **git_commit(),
                versions=installed_versions(), device=device_name(str(parameters.get("device", "cpu"))), host=platform.node(), started=ended, finished=ended, seconds=None, attempts=1))
-
-# %% ../../nbs/760_engine.runs.ipynb #723e2be0
-def check_space(
-    out:str|os.PathLike, # Folder to write to, there or not
-    needed:float, # Bytes
-    what:str, # That is to be written
-):
-    "Refuse to begin what will not fit on the disk"
-    place = Path(out).absolute()
-    while not place.exists(): place = place.parent
-    free = shutil.disk_usage(place).free
-    if free<needed: raise InputError(f"{what} take {needed/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
 
 # %% ../../nbs/760_engine.runs.ipynb #080ec85e
 def manifest(
