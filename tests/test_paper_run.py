@@ -1,11 +1,13 @@
-"The paper's run on a twin of AIST++: from the archive to the table, by audio2pose run and by plain papermill, with the shipped parameter files."
+"The paper's run on a twin of AIST++: from the archive to the table, by audio2pose run, killed in every stage, and by plain papermill, undisturbed, with the shipped parameter files."
 import functools
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -24,22 +26,45 @@ PARAMS = notebooks_folder()/"params"/"paper"
 CPU = dict(device="cpu", precision="fp32", threads=1)
 TINY = dict(size="tiny", batch=4)
 STAGES = { # What is smaller than in the full run, and nothing else
-    "1_prepare": dict(workers=2), "4_train": CPU|TINY|dict(compile=False, steps=8, validate_every=8), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
-    "6_evaluate": dict(references=50, draws=10, threads=1), "7_ablation": CPU|TINY|dict(steps=6, seconds=3., commit=10, draws=10, dances=4), "8_report": {}}
+    "1_prepare": dict(workers=2), "4_train": CPU|TINY|dict(compile=False, steps=8, validate_every=8, save_every=4),
+    "16_baselines": dict(device="cpu", threads=1, steps=2, batch=2, save_every=1, seconds=3.), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
+    "6_evaluate": dict(references=50, draws=10, threads=1), "7_ablation": CPU|TINY|dict(steps=6, save_every=3, seconds=3., commit=10, draws=10, dances=4), "8_report": {}}
+KILLED_AT = { # Files that show that a stage is in its middle, and how many of them
+    "1_prepare": ("aist-prepared/records/*.json", 9), "4_train": ("paper/train/checkpoint.pt", 1), "16_baselines": ("paper/baselines/DanceNet/checkpoint.pt", 1),
+    "5_generate": ("paper/dances/*.npz", 3), "6_evaluate": ("paper/evaluate", 1), "7_ablation": ("paper/trained/*/checkpoint.pt", 1), "8_report": ("runs/8_report/*", 1)}
+ENVIRONMENT = {name: value for name,value in os.environ.items() if name!="AUDIO2POSE_SHARED"} | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
-def command(*words, cwd, code=0):
+def start(*words, cwd): return subprocess.Popen([str(word) for word in words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
+
+
+def command(*words, cwd, code=0, running=None):
     "A command in a process of its own, and what it says"
-    env = {name: value for name,value in os.environ.items() if name!="AUDIO2POSE_SHARED"} | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
-    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False, env=env, timeout=300)
-    assert done.returncode==code and "Traceback" not in done.stderr*(words[0].name=="audio2pose"), done.stdout[-2000:]+done.stderr[-2000:]
-    return done.stdout+done.stderr
+    process = running or start(*words, cwd=cwd)
+    out,err = process.communicate(timeout=300)
+    assert process.returncode==code and "Traceback" not in err*(words[0].name=="audio2pose"), out[-2000:]+err[-2000:]
+    return out+err
 
 
 def flags(parameters): return [word for name,value in parameters.items() for word in ("-p", f"{name}={value}")]
 
 
-def run_stage(stage, cwd, more=None): return command(BIN/"audio2pose", "run", stage, "-f", "params/paper", *flags(STAGES[stage]|(more or {})), cwd=cwd)
+def words_of(stage, **more): return BIN/"audio2pose", "run", stage, "-f", "params/paper", *flags(STAGES[stage]|more)
+
+
+def times(folder): return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.suffix in (".npz", ".npy", ".pt", ".safetensors", ".json") and ".part-" not in str(path)}
+
+
+def kill_in_its_middle(stage, home):
+    "Begin a stage and kill it, children and all, as soon as it has made something; what it had made, and when"
+    pattern,count = KILLED_AT[stage]
+    process,deadline = start(*words_of(stage), cwd=home),time.monotonic()+240
+    while process.poll() is None and len(list((home/"data").glob(pattern)))<count and time.monotonic()<deadline: time.sleep(.02)
+    made = times(home/"data")
+    if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode==-signal.SIGKILL, f"{stage} was over, or failed, before it could be killed"
+    return made
 
 
 def papermill_stage(stage, cwd):
@@ -80,7 +105,12 @@ def chain(server, tmp_path_factory):
             "--music-base", f"{address}/music", "--list", f"{address}/video_list.txt", cwd=home)
     assert len(list((home/"data"/"aist"/"motions").glob("*.pkl")))==len(names)
     assert f"{len(names)} sequences (official), 0 issues" in command(BIN/"audio2pose", "data", "verify", "--workers", "2", cwd=home)
-    for stage in STAGES: run_stage(stage, home)
+    for stage in STAGES:
+        before,made = times(home/"data"),kill_in_its_middle(stage, home)
+        command(*words_of(stage), cwd=home)
+        after,kept = times(home/"data"),{path for path in made if path.suffix in (".npz", ".npy") or "records" in path.parts}-before.keys()
+        assert all(after[path]==made[path] for path in kept), f"{stage} made again what it had: {[str(path) for path in kept if after.get(path)!=made[path]][:5]}"
+        if stage in ("1_prepare", "5_generate"): assert len(kept)>=KILLED_AT[stage][1], stage
     return home
 
 
@@ -112,6 +142,14 @@ def test_chain(chain):
     assert row["clips"]==4 and row["references"]==50 and row["steps"]==6 and f"{row['fid_k']:.4g}" in text
     train = read_json(paper/"train"/"metrics.json")
     assert train["step"]==8
+    for title,folder in (("DanceRevolution", "DanceRevolution"), ("DanceNet", "DanceNet"), ("Li et al. (2020)", "MotionTransformer")): # Measured beside FACT, on the same pairs
+        clips = {path.stem: np.load(path) for path in (paper/"baselines"/folder/"dances").glob("*.npy")}
+        assert clips.keys()==dances.keys() and {clip.shape for clip in clips.values()}=={(120+180, 24, 3)}
+        name = sorted(clips)[0]
+        np.testing.assert_allclose(clips[name][:120], dances[name][:120].positions(), atol=2e-3) # The same two seconds
+        (measured,) = (row for row in evaluation["tables"]["mint-2021"]["rows"] if row["name"]==f"{title}, ours, small")
+        assert measured["kind"]=="baseline" and measured["clips"]==20 and measured["scores"]["fid_k"]["value"]>0
+        assert any(line.startswith(f"| {title}, ours, small") for line in table) and f"{title}, ours, small" in text
 
 
 @pytest.mark.slow
@@ -134,10 +172,10 @@ def test_second_thoughts(chain):
     "More seconds train nothing again; wrong ones, and a wrong count, are found before anything is trained or scored"
     trained = chain/"data"/"paper"/"trained"
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.name!=".lock"}
-    run_stage("7_ablation", chain, dict(seconds=2.5))
+    given = [(words_of("7_ablation", seconds=2.5), 0), (words_of("7_ablation", seconds=20., seed=5), 2), (words_of("6_evaluate", references=1320), 2)]
+    running = [start(*words, cwd=chain) for words,_ in given] # Side by side
+    _,too_long,too_few = [command(*words, cwd=chain, code=code, running=process) for (words,code),process in zip(given, running)]
     after = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file() and path.name!=".lock"}
     assert {path for path in before if path.suffix in (".pt", ".safetensors") and before[path]!=after.get(path)}==set() and after.keys()==before.keys()
-    said = command(BIN/"audio2pose", "run", "7_ablation", "-f", "params/paper", *flags(STAGES["7_ablation"]|dict(seconds=20., seed=5)), cwd=chain, code=2)
-    assert "20 s were asked for, but 4 of 4 songs end too early" in said and not list(trained.glob("*seed5*"))
-    said = command(BIN/"audio2pose", "run", "6_evaluate", "-f", "params/paper", *flags(STAGES["6_evaluate"]|dict(references=1320)), cwd=chain, code=2)
-    assert "must hold 1320 valid motions, here are 50 (52 files, 2 of them on the ignore list)" in said
+    assert "20 s were asked for, but 4 of 4 songs end too early" in too_long and not list(trained.glob("*seed5*"))
+    assert "must hold 1320 valid motions, here are 50 (52 files, 2 of them on the ignore list)" in too_few

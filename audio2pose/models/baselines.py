@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -131,6 +131,11 @@ class Baseline(nn.Module):
     "A system that FACT is compared with"
     title:ClassVar[str] = "" # In tables
     recipe:ClassVar[Recipe] = Recipe()
+    encode:Callable # Motion (T, 219) → frames (T, F)
+    loss:Callable # Frames (B, T, F), audio (B, T, 35), genres (B,), share of training done → loss
+    noise:Callable # Frames N at 60 fps, generator → all chance of a dance
+    continue_frames:Callable # Seeds (B, 120, F), songs (B, T, 35), genres (B,), noise (B, ...), N → frames (B, n, F)
+    decode:Callable # Frames (n, F), seed motion (120, 219), N → joint positions (N, 24, 3), m
 
     def __init__(self,
         config, # A frozen dataclass of sizes
@@ -142,12 +147,6 @@ class Baseline(nn.Module):
             self.register_buffer(name, torch.ones(size) if name in ("std", "high", "audio_std") else torch.zeros(size))
 
     def prepare(self, motions:list[Float[np.ndarray, "T 219"]]): "Take from the training set what `encode` needs"
-    def encode(self, motion:Float[np.ndarray, "T 219"])->Float[np.ndarray, "T F"]: raise NotImplementedError
-    def loss(self, frames:Float[Tensor, "B T F"], audio:Float[Tensor, "B T 35"], genre:Int[Tensor, "B"], done:float)->Float[Tensor, ""]: raise NotImplementedError
-    def noise(self, frames:int, generator:torch.Generator)->Tensor: raise NotImplementedError
-    def continue_frames(self, seed:Float[Tensor, "B 120 F"], audio:Float[Tensor, "B T 35"], genre:Int[Tensor, "B"], noise:Tensor, frames:int)->Float[Tensor, "B N F"]: raise NotImplementedError
-    def decode(self, made:Float[np.ndarray, "N F"], seed:Float[np.ndarray, "120 219"], frames:int)->Float[np.ndarray, "T 24 3"]: raise NotImplementedError
-
     def standard(self, frames): return (frames-self.mean)/self.std
     def standard_audio(self, audio): return (audio-self.audio_mean)/self.audio_std
 

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['own_steps', 'is_own', 'DanceRevolutionConfig', 'DanceRevolution', 'loss', 'noise', 'continue_frames', 'decode']
 
-# %% ../../nbs/484_models.dance_revolution.ipynb #e009963b
+# %% ../../nbs/484_models.dance_revolution.ipynb #40921ff4
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
