@@ -211,7 +211,7 @@ def check_space(
     place = Path(out).absolute()
     while not place.exists(): place = place.parent
     free = shutil.disk_usage(place).free
-    if free<needed: raise InputError(f"{what} take {needed/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
+    if free<needed: raise InputError(f"{what} take {max(needed, 0)/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
 
 # %% ../nbs/000_core.ipynb #ff7c944b
 @contextmanager

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['TERMS', 'VIDEOS', 'VIDEO_LIST', 'ANNOTATIONS', 'ALTERNATIVES', 'RETRY_STATUS', 'CHUNK_BYTES', 'FOLDERS',
            'MAX_UNPACKED_BYTES', 'KINDS', 'check_terms', 'RemoteFile', 'video_names', 'RateLimit', 'mp4_issue',
-           'content_issue', 'PermanentError', 'TransientError', 'open_at', 'receive', 'fetch_once', 'FetchOptions',
-           'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'remove_empty_folder', 'fetch_all',
-           'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources', 'Selection',
-           'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources', 'download',
-           'read_checksums']
+           'content_issue', 'PermanentError', 'TransientError', 'open_at', 'receive', 'require_room', 'fetch_once',
+           'FetchOptions', 'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'remove_empty_folder',
+           'fetch_all', 'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources',
+           'Selection', 'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources',
+           'download', 'read_checksums']
 
 # %% ../../nbs/205_data.download.ipynb #25d22195
 import hashlib
@@ -33,7 +33,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from ..audio import is_truncated
-from ..core import InputError, asset, atomic
+from ..core import InputError, asset, atomic, check_space
 from ..documents import read_json
 from .aist import SPLITS, parse_name, split_names
 
@@ -176,6 +176,15 @@ def receive(
             arrived += len(piece)
             limit.wait(len(piece))
 
+# %% ../../nbs/205_data.download.ipynb #e33abd2b
+def require_room(
+    part:Path, # Where it will grow
+    size:int, # Bytes that are to come
+):
+    "Give a file up that the disk cannot hold"
+    try: check_space(part.parent, size, f"the rest of {part.name} would")
+    except InputError as error: raise PermanentError(str(error)) from None
+
 # %% ../../nbs/205_data.download.ipynb #cca73155
 def fetch_once(
     item:RemoteFile,
@@ -195,6 +204,7 @@ def fetch_once(
         if tag and not tag.startswith("W/"): note.write_text(tag)
         else: note.unlink(missing_ok=True)
         promised = response.headers.get("Content-Length")
+        if promised and promised.isdigit(): require_room(part, int(promised))
         arrived = receive(response, part, "ab" if going_on else "wb", limit, stop)
     if promised and promised.isdigit() and arrived<int(promised): raise TransientError(f"it ended after {arrived} of {promised} bytes")
 
@@ -364,6 +374,7 @@ def unpack_archive(
         except (OSError, EOFError, tarfile.TarError) as error: raise InputError(f"{path}: it breaks off ({error}); download it again") from None
         total = sum(max(size, 0) for _,size,_ in listed)
         if total>MAX_UNPACKED_BYTES: raise InputError(f"{path}: it would unpack to {total/1e9:.0f} GB; that is no AIST++ archive")
+        check_space(folder, total-sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()), f"what is in {path.name} would")
         for name,size,opener in tqdm(listed, desc=path.name, disable=None if progress else True, leave=False):
             place = safe_path(name)
             target = folder/str(place)

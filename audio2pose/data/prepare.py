@@ -9,7 +9,7 @@ __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'DatasetFiles', 'find_songs', '
            'PrepareOptions', 'clip_record', 'ClipRecord', 'finished_record', 'prepare_clip', 'is_usable', 'index_entry',
            'read_sequence', 'WindowsIndex', 'store_is_fresh', 'read_sequences', 'write_windows', 'StoredOptions',
            'check_options', 'PrepareReport', 'write_report', 'prepare_songs', 'read_records', 'prepare_with',
-           'prepare_clips', 'lacking_inputs', 'require_whole', 'prepare', 'load_windows', 'inventory']
+           'prepared_bytes', 'prepare_clips', 'lacking_inputs', 'require_whole', 'prepare', 'load_windows', 'inventory']
 
 # %% ../../nbs/250_data.prepare.ipynb #e84584fd
 import hashlib
@@ -32,7 +32,7 @@ from typing_extensions import TypedDict
 
 from ..audio import features, resample, motion_frame_count
 from ..audio import load as load_audio
-from ..core import FPS, HOP, SR, InputError, atomic, lock_folder
+from ..core import FPS, HOP, SR, InputError, atomic, check_space, lock_folder
 from ..documents import read_json, read_npy
 from .aist import AUDIO_SUFFIXES, SPLITS, parse_genre, find_sequences, nonfinite_frames, parse_name, rate_issue, read_keypoints3d, split_names, split_of
 from ..engine.workers import Resources, WorkerDiedError, map_items
@@ -495,6 +495,14 @@ def read_records(
 # %% ../../nbs/250_data.prepare.ipynb #90f57915
 def prepare_with(pair:tuple, out:Path, options:PrepareOptions): return prepare_clip(pair[0], out, options, pair[1])
 
+# %% ../../nbs/250_data.prepare.ipynb #e671bfb6
+def prepared_bytes(
+    clips:Iterable[Clip], # That are still to be prepared
+    factor:float=6., # Prepared bytes for one of motion or keypoints
+)->float:
+    "About how much room clips take when they are prepared"
+    return factor*sum(path.stat().st_size for clip in clips for path in (clip.motion, clip.points) if path and path.is_file())
+
 # %% ../../nbs/250_data.prepare.ipynb #c5f805a1
 def prepare_clips(
     clips:list[Clip],
@@ -506,6 +514,7 @@ def prepare_clips(
     "Make what is missing of all clips"
     known = {clip.name: None if options.overwrite else finished_record(clip, out, options) for clip in clips}
     left = [clip for clip in clips if known[clip.name] is None]
+    check_space(out, prepared_bytes(left), f"prepare: what {len(left)} clips become would")
     audio_error = prepare_songs(left, out, options, workers, bar)
     failed = {}
     work = partial(prepare_with, out=out, options=options)
