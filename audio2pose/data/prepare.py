@@ -498,7 +498,7 @@ def prepare_with(pair:tuple, out:Path, options:PrepareOptions): return prepare_c
 # %% ../../nbs/250_data.prepare.ipynb #e671bfb6
 def prepared_bytes(
     clips:Iterable[Clip], # That are still to be prepared
-    factor:float=6., # Prepared bytes for one of motion or keypoints
+    factor:float=4.5, # Prepared bytes for one of motion or keypoints
 )->float:
     "About how much room clips take when they are prepared"
     return factor*sum(path.stat().st_size for clip in clips for path in (clip.motion, clip.points) if path and path.is_file())

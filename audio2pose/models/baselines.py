@@ -11,7 +11,7 @@ __all__ = ['Recipe', 'make_optimiser', 'pool_audio', 'encode_in_windows', 'sinus
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -146,7 +146,7 @@ class Baseline(nn.Module):
         for name,size in (("mean", features), ("std", features), ("low", features), ("high", features), ("audio_mean", 35), ("audio_std", 35)):
             self.register_buffer(name, torch.ones(size) if name in ("std", "high", "audio_std") else torch.zeros(size))
 
-    def prepare(self, motions:list[Float[np.ndarray, "T 219"]]): "Take from the training set what `encode` needs"
+    def prepare(self, motions:Iterable[Float[np.ndarray, "T 219"]]): "Take from the training set what `encode` needs"
     def standard(self, frames): return (frames-self.mean)/self.std
     def standard_audio(self, audio): return (audio-self.audio_mean)/self.audio_std
 
@@ -268,7 +268,7 @@ def fit(
     out,recipe = Path(out),recipe or model.recipe
     check_numbers(store)
     with lock_folder(out):
-        model.prepare([np.array(store.motion[start:start+rows]) for start,rows in zip(store.starts, store.rows)])
+        model.prepare(np.array(store.motion[start:start+rows]) for start,rows in zip(store.starts, store.rows))
         windows = EncodedWindows(store, model)
         fit_statistics(model, windows)
         optimiser,key = make_optimiser(model.to(device).train(), recipe),training_key(model, recipe, store, seed)

@@ -7,7 +7,8 @@ __all__ = ['end_effectors', 'local_rotations', 'root_steps', 'encode_frames', 'd
            'encode_music', 'CausalBlock', 'gated', 'DanceNetConfig', 'DanceNet', 'predict', 'prepare', 'encode',
            'decode', 'loss', 'noise', 'continue_frames']
 
-# %% ../../nbs/486_models.dance_net.ipynb #1599cc90
+# %% ../../nbs/486_models.dance_net.ipynb #5ef14fcc
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,9 +78,9 @@ def decode_frames(
     matrices[:, 0] = vertical_rotations(yaw)@matrices[:, 0]
     return forward_kinematics(matrices, path)[0]
 
-# %% ../../nbs/486_models.dance_net.ipynb #9415c755
+# %% ../../nbs/486_models.dance_net.ipynb #bd15b43a
 def mean_rotations(
-    motions:list[Float[np.ndarray, "T 219"]],
+    motions:Iterable[Float[np.ndarray, "T 219"]],
 )->Float[np.ndarray, "24 3 3"]:
     "Mean rotation of every joint; of the root without its heading"
     return closest_rotation(sum(local_rotations(motion[:, 3:].reshape(-1, 24, 3, 3).astype(float)).sum(0) for motion in motions))
@@ -194,9 +195,9 @@ def predict(self:DanceNet,
 
 DanceNet.forward = predict
 
-# %% ../../nbs/486_models.dance_net.ipynb #2ab22af6
+# %% ../../nbs/486_models.dance_net.ipynb #24e5d0b1
 def prepare(self:DanceNet,
-    motions:list[Float[np.ndarray, "T 219"]], # Of the training set
+    motions:Iterable[Float[np.ndarray, "T 219"]], # Of the training set
 ):
     "Take the mean rotations"
     self.rest.copy_(torch.from_numpy(mean_rotations(motions)))
