@@ -44,7 +44,7 @@ from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store, augment_audio, check
 from .metrics.beat import beat_score
 from .metrics.contact import foot_skating, freezing
 from .models.fact import FACT, FACTConfig, Linear
-from .models.keras_adam import adam_moments
+from .models.keras_adam import load_checkpoint
 from .motion import Motion
 from .motion_tensors import joint_positions, orthonormalise
 from .models.weights import check_state_dict
@@ -122,15 +122,7 @@ class FusedKerasAdam(torch.optim.Adam):
             group["eps"] = 1e-7/math.sqrt(1-group["betas"][1]**group["steps"])
         return super().step(closure)
 
-    def load_checkpoint(self,
-        path:str|os.PathLike, # A TensorFlow checkpoint, such as `…/ckpt-N`
-        model:nn.Module, # A FACT whose parameters this optimiser moves, from the same checkpoint
-    )->int: # Steps taken so far
-        "Go on where the released trainer stopped"
-        steps,moments = adam_moments(path, model)
-        for weight,(mean,square) in moments.items(): self.state[weight] = dict(step=torch.tensor(float(steps), device=weight.device), exp_avg=mean, exp_avg_sq=square)
-        for group in self.param_groups: group["steps"] = steps
-        return steps
+FusedKerasAdam.load_checkpoint = load_checkpoint
 
 # %% ../nbs/600_train.ipynb #803e40a8
 def make_optimiser(
