@@ -10,7 +10,7 @@ __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learnin
            'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'Checkpoint', 'load',
            'read_log', 'write_log', 'use_onednn', 'restore_linear', 'build_run', 'load_start', 'backward', 'train_step',
            'step_flops', 'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss', 'log_step', 'prefetching',
-           'wrap_objective', 'train', 'start_config', 'main']
+           'wrap_objective', 'train', 'start_config', 'recipe_of', 'model_config_of', 'main']
 
 # %% ../nbs/600_train.ipynb #1b9d01f4
 import csv
@@ -51,6 +51,7 @@ from .models.weights import check_state_dict
 from .models.onednn import MathAttention, gelu_linear, has_onednn, linear
 from .models.tensorflow import find_bundle
 from .skeleton import SMPL_24
+from .train_options import add_options
 
 # %% ../nbs/600_train.ipynb #927304ae
 @dataclass(frozen=True)
@@ -851,30 +852,36 @@ def start_config(
     if not isinstance(found.match.module, FACT): raise InputError(f"train: {start} is no FACT ({found.match.kind}); audio2pose weights show says what it is")
     return config_with_heads(found, heads)
 
+# %% ../nbs/600_train.ipynb #8210e0cc
+def recipe_of(
+    options:dict, # By the names of `TRAIN_OPTIONS`; None: not told
+)->TrainConfig:
+    "The recipe that options ask for; takes the threads, too"
+    preset = options["preset"]
+    if preset not in presets: raise InputError(f"train: no preset {preset!r}; there are {', '.join(presets)}")
+    if options.get("threads"): torch.set_num_threads(options["threads"])
+    return replace(presets[preset], **{name: value for name,value in options.items() if value is not None and name in TrainConfig.__dataclass_fields__})
+
+# %% ../nbs/600_train.ipynb #4dce05e9
+def model_config_of(
+    config:TrainConfig, # From `recipe_of`
+    options:dict, # By the names of `TRAIN_OPTIONS`
+)->FACTConfig:
+    "The model that options ask for"
+    if config.start: return start_config(config.start, options.get("heads"))
+    return FACTConfig.small() if options["preset"]=="small" else FACTConfig()
+
 # %% ../nbs/600_train.ipynb #ef17d744
 def main(arguments:list[str]|None=None):
     "`python -m audio2pose.train`"
     import argparse
     parser = argparse.ArgumentParser(prog="python -m audio2pose.train", description="Train a FACT on a store of windows")
-    parser.add_argument("--store", required=True, help="folder written by data.windows.write_store")
-    parser.add_argument("--out", required=True, help="folder of the run; it is resumed if it has a checkpoint")
-    parser.add_argument("--preset", default="small", choices=presets, help="recipe; all but small train the paper's model")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--start", help="weights to begin with: a model folder, or a TensorFlow checkpoint, whose step and optimiser all presets but small go on from")
-    parser.add_argument("--weights-only", action="store_const", const=True, help="leave the step and the optimiser of that checkpoint")
-    parser.add_argument("--heads", type=int, help="attention heads of a --start that does not say it")
-    parser.add_argument("--threads", type=int, help="processor threads")
-    parser.add_argument("--restart", action="store_true", help="ignore a checkpoint that is there")
-    for name in ("steps", "batch", "accumulate", "seed", "rollout_steps", "rollout_start", "log_every", "validate_every", "save_every"): parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    for name in ("lr", "max_grad_norm", "noise", "rollout_fraction", "rollout_reset", "velocity_weight", "position_weight", "save_seconds", "ema"): parser.add_argument(f"--{name.replace('_', '-')}", type=float)
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"))
-    for name in ("compile", "tensorboard"): parser.add_argument(f"--{name}", action="store_const", const=True)
-    given = {name: value for name,value in vars(parser.parse_args(arguments)).items() if value is not None}
-    if "threads" in given: torch.set_num_threads(given["threads"])
-    config = replace(presets[given["preset"]], **{name: value for name,value in given.items() if name in TrainConfig.__dataclass_fields__})
+    parser.add_argument("--store", required=True, help="Folder written by data.windows.write_store.")
+    parser.add_argument("--out", required=True, help="Folder of the run; a run that is there is resumed.")
+    given = vars(add_options(parser).parse_args(arguments))
     try:
-        model_config = start_config(config.start, given.get("heads")) if config.start else FACTConfig.small() if given["preset"]=="small" else FACTConfig()
-        train(Store(given["store"]), config, model_config, given["out"], resume=not given["restart"], device=given["device"])
+        config = recipe_of(given)
+        train(Store(given["store"]), config, model_config_of(config, given), given["out"], resume=not given["restart"], device=given["device"])
     except InputError as error: raise SystemExit(f"error: {error}") from None
 
 if __name__=="__main__" and "__file__" in globals(): main()
