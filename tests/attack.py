@@ -181,7 +181,7 @@ def reader_targets(folder:Path)->list[Target]:
     from audio2pose import audio, beats, landmarks, motion, train
     from audio2pose.body import retarget
     from audio2pose.data import aist, cmu, download, g1, h36m, keypoints, manifest, mocap, ntu, prepare, verify, windows
-    from audio2pose.engine import runs, workers
+    from audio2pose.engine import ledger, runs
     from audio2pose.evaluate import load_clip
     from audio2pose.extract import reduction
     from audio2pose.metrics import realism
@@ -240,8 +240,8 @@ def reader_targets(folder:Path)->list[Target]:
     add("keypoints2d", "pickle", "k.pkl", dict(keypoints2d=rng.normal(size=(9, 20, 17, 3)), timestamps=(np.arange(20)*16667).astype(np.int64)), lambda f: [aist.timestamp_fps(x) for x in aist.read_keypoints2d(f/"k.pkl")[1:]])
     ledger = b"".join(json.dumps(line).encode()+b"\n" for line in (dict(session="ab", settings={}, versions={}), dict(key="a", outcome="begun", fingerprint="ab"), dict(key="a", outcome="made", fingerprint="ab", files={"a.npy": dict(size=3)}), dict(key="b", outcome="error", reason="x", fingerprint="ab")))
     def resume(f):
-        led = workers.Ledger(f/"ledger.jsonl")
-        try: return workers.pending_jobs([workers.Job("j", {"a": 1, "b": 2})], led.states, "ab", f, 3, frozenset())
+        led = ledger.Ledger(f/"ledger.jsonl")
+        try: return ledger.pending_jobs([ledger.Job("j", {"a": 1, "b": 2})], led.states, "ab", f, 3, frozenset())
         finally: led.close()
     add("ledger", "text", "ledger.jsonl", ledger.decode(), resume)
     add("ledger line", "json", "ledger.jsonl", dict(key="a", outcome="made", reason="", fingerprint="ab", files={"a.npy": dict(size=3, sha256="x")}, killed=False), resume)

@@ -19,7 +19,7 @@ from audio2pose.commands.base import make_app, invoke
 from audio2pose.core import InputError, LockedError, lock_folder
 from audio2pose.data.keypoints import Keypoints, from_json, keypoint_files, read_keypoints
 from audio2pose.data.synthetic import synthesise
-from audio2pose.engine.workers import read_ledger
+from audio2pose.engine.ledger import read_ledger
 from audio2pose.extract.features import Handcrafted, MotionBERT, CleaningConfig, ReaderConfig, extract, handcrafted, preprocess, resample, sample_times
 from audio2pose.models.motionbert import DSTformer, DSTformerConfig
 

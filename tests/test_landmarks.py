@@ -22,7 +22,8 @@ from audio2pose.commands.base import invoke
 from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import InvalidRow, Segment, Videos, name_error, read_segments, read_table
 from audio2pose.extract import landmarks as stage
-from audio2pose.engine.workers import Resources, read_ledger
+from audio2pose.engine.ledger import read_ledger
+from audio2pose.engine.workers import Resources
 from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
 from audio2pose.landmarks import Landmarks, Storage
 from audio2pose.models import rtmdet, rtmw3d

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from audio2pose import audio
 from audio2pose.core import SR, InputError
-from audio2pose.data.music import STYLES, compose, demo_track, song_form
+from audio2pose.data.composition import STYLES, song_form
+from audio2pose.data.music import compose, demo_track
 
 
 def f_measure(found, truth, window=.07):

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from audio2pose.body.retarget import joint_distance, read_bvh, retarget
+from audio2pose.body.capture import read_bvh
+
+from audio2pose.body.retarget import joint_distance, retarget
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
 from audio2pose.rotation import axis_angle_to_matrix, matrix_to_axis_angle

@@ -15,7 +15,8 @@ from worker_jobs import worker
 
 from audio2pose.core import InputError
 from audio2pose.engine import workers
-from audio2pose.engine.workers import Job, Outcome, Resources, map_items, read_ledger, run_jobs
+from audio2pose.engine.ledger import Job, Outcome, read_ledger
+from audio2pose.engine.workers import Resources, map_items, run_jobs
 
 HERE = Path(__file__).parent
 
@@ -120,7 +121,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from worker_jobs import worker
-from audio2pose.engine.workers import Job, Resources, run_jobs
+from audio2pose.engine.ledger import Job
+from audio2pose.engine.workers import Resources, run_jobs
 items = {items!r}
 if __name__=="__main__":
     report = run_jobs([Job(key, {{key: what}}) for key,what in items.items()], worker({out!r}), {out!r}, {{}}, {engine!r}, Resources(2), progress=False)
@@ -389,7 +391,8 @@ def test_ten_thousand_items_in_flat_memory(tmp_path):
     code = f"""
 import sys, tracemalloc
 sys.path.insert(0, {str(HERE)!r})
-from audio2pose.engine.workers import Job, Outcome, run_jobs
+from audio2pose.engine.ledger import Job, Outcome
+from audio2pose.engine.workers import run_jobs
 def work(jobs):
     for job in jobs:
         for key in job.items: yield Outcome(key, "made", info=dict(notes="x"*2000))

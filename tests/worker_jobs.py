@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from audio2pose.core import atomic
-from audio2pose.engine.workers import Outcome, PerJob, file_records
+from audio2pose.engine.ledger import Outcome, PerJob, file_records
 
 
 class Writes:

@@ -108,7 +108,7 @@ def first_failure_reason(
     out:Path,
 )->str: # "" if there is none
     "Why the first clip was not made"
-    from audio2pose.engine.workers import read_ledger
+    from audio2pose.engine.ledger import read_ledger
     return next((f"{line['key']}: {line['reason']}" for line in read_ledger(out/"ledger.jsonl") if line.get("reason")), "")
 
 # %% ../../nbs/830_commands.landmarks.ipynb #fdcfdbf1

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..body.retarget import Capture, joint_map, pose_skeleton
+from ..body.capture import Capture, joint_map, pose_skeleton
 from ..documents import read_json
 from ..core import InputError
 from .download import FetchResult, RemoteFile, FetchOptions, fetch_all

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..body.retarget import Capture
+from ..body.capture import Capture
 from ..core import InputError, asset
 from .download import FetchResult, RemoteFile, FetchOptions, fetch_all
 from ..skeleton import Skeleton

@@ -24,7 +24,8 @@ from scipy.spatial.transform import Rotation
 from tqdm.auto import tqdm
 
 from ..body.footing import TOE_HEIGHT, contacts, sole_height, remove_short_runs
-from ..body.retarget import Capture, continuous_quaternions, from_quaternions, identify_joints, joint_distance, limit_angular_speed, read_bvh, retarget
+from ..body.capture import Capture, identify_joints, read_bvh
+from ..body.retarget import continuous_quaternions, from_quaternions, joint_distance, limit_angular_speed, retarget
 from ..core import FPS, InputError, atomic, require
 from .cmu import SALSA, read_amc
 from .g1 import read_g1

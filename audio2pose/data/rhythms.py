@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..core import SR, InputError
-from .midi import FASTEST, PAUSES, SLOWEST, SWINGING, Plan, Score, cut, tempo_curve
+from .scores import FASTEST, PAUSES, SLOWEST, SWINGING, Plan, Score, cut, tempo_curve
 from .music import RANGES, drum_kit, instrument, mix_in
 
 # %% ../../nbs/224_data.rhythms.ipynb #07e255ad

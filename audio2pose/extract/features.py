@@ -32,7 +32,8 @@ from .. import __version__
 from ..core import InputError, atomic
 from ..documents import disk_errors
 from ..data.keypoints import Keypoints, clip_names, keypoint_files, read_keypoints
-from ..engine.workers import Job, Outcome, Report, Resources, error_message, file_records, file_stamp, run_jobs
+from ..engine.ledger import Job, Outcome, error_message, file_records, file_stamp
+from ..engine.workers import Report, Resources, run_jobs
 from ..models.motionbert import DSTformer, encode
 from ..skeleton import coco_to_h36m_weights
 

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from ..core import InputError, atomic, data_folder, require
 from ..data.manifest import InvalidRow, Segment, Videos, read_segments
-from ..engine.workers import Job, Outcome, Report, Resources, error_message, file_records, file_stamp, read_ledger, run_jobs
+from ..engine.ledger import Job, Outcome, error_message, file_records, file_stamp, read_ledger
+from ..engine.workers import Report, Resources, run_jobs
 from ..landmarks import Landmarks, Storage, keypoint_names, visibility, write_coco, write_pose
 from ..models import openmmlab
 from ..models.mediapipe import PoseTracker, find_landmarker, landmarker_sizes, mediapipe_vision

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 
 from ..core import InputError, atomic
 from ..documents import read_npy
-from ..engine.workers import Job, Outcome, Report, Resources, file_records, file_stamp, run_jobs
+from ..engine.ledger import Job, Outcome, file_records, file_stamp
+from ..engine.workers import Report, Resources, run_jobs
 from ..landmarks import Landmarks, layouts, seed_storage, to_array
 
 # %% ../../nbs/520_extract.reduction.ipynb #ce464c7b

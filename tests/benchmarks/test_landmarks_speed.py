@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from audio2pose.extract import landmarks as stage
-from audio2pose.engine.workers import Job
+from audio2pose.engine.ledger import Job
 from audio2pose.extract.landmarks import Extraction, ComputeConfig, LandmarkConfig, Weights, extract, load_networks, random_network
 from audio2pose.data.manifest import Segment
 from audio2pose.models import rtmdet, rtmw3d

@@ -7,7 +7,9 @@ from time import perf_counter
 
 import pytest
 
-from audio2pose.engine.workers import Job, Outcome, file_records, run_jobs
+from audio2pose.engine.ledger import Job, Outcome, file_records
+
+from audio2pose.engine.workers import run_jobs
 
 pytestmark = pytest.mark.benchmark
 
