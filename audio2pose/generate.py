@@ -33,7 +33,7 @@ from .body.footing import TOE_HEIGHT, remove_foot_skating
 from .models.fact import FACT, FACTConfig, Linear, find_weights
 from .models.motion_flow import MotionFlow, metadata_of
 from .models.motion_flow_sampling import dance_to_beats, limit_rotations
-from .models.time_warp import stops_on_beats
+from .models.time_warp import align_stops_to_beats
 from .motion import Motion
 from .models.onednn import has_onednn, onednn_linear, math_attention
 from .rotation import closest_rotation
@@ -479,7 +479,7 @@ def generate_flow_dance(
     "Dance a song's beats and loudness"
     beats = song_beats(features) if beats is None else np.asarray(beats, float)
     motion = dance_to_beats(model, beats, len(features)/FPS, features[:, 0], style_row(model, style, seed), energy, seed, seed_motion)
-    return limit_rotations(stops_on_beats(motion, beats))
+    return limit_rotations(align_stops_to_beats(motion, beats))
 
 # %% ../nbs/610_generate.ipynb #a9c532b7
 def load_dancer(

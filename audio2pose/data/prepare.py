@@ -9,7 +9,8 @@ __all__ = ['WAV_SR', 'STAGES', 'WINDOW', 'Clip', 'DatasetFiles', 'find_songs', '
            'PrepareOptions', 'clip_record', 'ClipRecord', 'finished_record', 'prepare_clip', 'is_usable', 'index_entry',
            'read_sequence', 'WindowsIndex', 'store_is_fresh', 'read_sequences', 'write_windows', 'StoredOptions',
            'check_options', 'PrepareReport', 'write_report', 'prepare_songs', 'read_records', 'prepare_with',
-           'prepared_bytes', 'prepare_clips', 'lacking_inputs', 'require_whole', 'prepare', 'load_windows', 'inventory']
+           'prepared_bytes', 'prepare_clips', 'missing_inputs', 'check_complete', 'prepare', 'load_windows',
+           'inventory']
 
 # %% ../../nbs/250_data.prepare.ipynb #e84584fd
 import hashlib
@@ -524,7 +525,7 @@ def prepare_clips(
     return [record for record in known.values() if record], failed, len(left)-len(failed)
 
 # %% ../../nbs/250_data.prepare.ipynb #c2c588f9
-def lacking_inputs(
+def missing_inputs(
     seen:DatasetFiles,
     stages:tuple[str, ...],
 )->dict[str, str]: # Sequence → what is not there
@@ -534,7 +535,7 @@ def lacking_inputs(
     return lacking
 
 # %% ../../nbs/250_data.prepare.ipynb #1ae9d8ae
-def require_whole(
+def check_complete(
     seen:DatasetFiles,
     source:str|os.PathLike,
     out:Path, # Gets missing.txt
@@ -542,7 +543,7 @@ def require_whole(
     genre:str|None,
 ):
     "Refuse a set of which something is missing"
-    lacking,path = lacking_inputs(seen, stages),out/"missing.txt"
+    lacking,path = missing_inputs(seen, stages),out/"missing.txt"
     if not lacking:
         path.unlink(missing_ok=True)
         return
@@ -570,7 +571,7 @@ def prepare(
     "Prepare a data set for training; a second call makes only what is missing"
     if keypoints not in ("keypoints3d_optim", "keypoints3d"): raise InputError(f"prepare: keypoints are keypoints3d_optim or keypoints3d, got {keypoints!r}")
     seen,out,options = scan_dataset(source, genre, music, videos, pickles),Path(out),PrepareOptions(tuple(stages), keypoints, overwrite)
-    if not partial_set: require_whole(seen, source, out, options.stages, parse_genre(genre))
+    if not partial_set: check_complete(seen, source, out, options.stages, parse_genre(genre))
     bar = partial(tqdm, disable=None if progress else True, leave=False)
     with lock_folder(out, timeout=2.): # Workers of a killed run need a second to notice
         check_options(out, options)
