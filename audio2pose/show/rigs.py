@@ -47,6 +47,7 @@ def rig_names(
     if skeleton=="mixamo": return tuple(name and f"mixamorig:{name}" for name in names)
     return tuple(name[:1].lower()+name[1:] for name in names) if skeleton=="vrm" else names
 
+# %% ../../nbs/745_show.rigs.ipynb #a7ae6add
 def rig_order(
     names:tuple[str, ...], # From `rig_names`
 )->list[int]: # Indices in SMPL-24
@@ -69,6 +70,7 @@ def turn_towards(
     angle = np.linalg.norm(vector)
     return axis_angle_to_matrix(vector*max(0, 1-np.radians(tolerance)/angle) if angle else vector)
 
+# %% ../../nbs/745_show.rigs.ipynb #77d61835
 @functools.cache
 def rest_turns()->Float[np.ndarray, "24 3 3"]: # Global rotations
     "SMPL-24 from its own rest pose into a T-pose"
@@ -132,6 +134,7 @@ def rest_motion(
     local = np.stack([turns[parent].T@turn if parent>=0 else turn for turn,parent in zip(turns, SMPL_24.parents)])
     return Motion(matrix_to_axis_angle(local)[None], np.zeros((1, 3)))
 
+# %% ../../nbs/745_show.rigs.ipynb #9dadce0b
 @functools.cache
 def load_rig(
     skeleton:str="mixamo", # One of `SKELETONS`
@@ -155,6 +158,7 @@ def rig_rotations(
     rotations = rotations[:,list(rig.joints)]@rig.turns.swapaxes(-1, -2)@rig.axes
     return np.stack([rotations[:,parent].swapaxes(-1, -2)@rotations[:,joint] if parent>=0 else rotations[:,joint] for joint,parent in enumerate(rig.parents)], axis=1)
 
+# %% ../../nbs/745_show.rigs.ipynb #01103b95
 def rest_rotations(
     rig:Rig,
 )->Float[np.ndarray, "N 3 3"]: # Against the parent
