@@ -222,6 +222,31 @@ def test_names_are_only_text(here, capfd, tiny):
     assert "<script>window" not in (folder/"dance.html").read_text()
 
 
+def test_a_folder_of_songs_with_a_bad_one_among_them(song, capfd, tiny):
+    "The others are made; a table and the exit code say which failed"
+    Path("songs").mkdir()
+    shutil.copy(song, "songs/one.wav")
+    Path("songs/two.mp3").write_bytes(b"no music"*99)
+    code,out,err = run(capfd, "dance", "songs", "--model", tiny, "--formats", "npz,vrma", "--fps", "30", "--out", "many")
+    assert code==1 and "Traceback" not in err
+    assert [line.split()[:2] for line in out.splitlines()][:2]==[["made", "one.wav"], ["failed", "two.mp3"]] and out.endswith("1 of 2 made\n")
+    assert {path.name for path in Path("many/one-seed0").iterdir()}=={"motion.npz", "dance.vrma"} and not Path("many/two-seed0").exists()
+    assert Motion.load("many/one-seed0/motion.npz").fps==30 and " %" in err # Progress in lines, since this is no terminal
+    code,out,err = run(capfd, "dance", "songs", "--model", tiny, "--formats", "npz", "--json", "-q")
+    found = json.loads(out)
+    assert code==1 and [bool(one["error"]) for one in found]==[False, True] and list(found[0]["files"])==["motion.npz"] and err==""
+
+
+@pytest.mark.parametrize("option,value,says", [("--formats", "fbx", "give some of"), ("--size", "721x1", "even numbers"), ("--fps", "0", "1 to 240"), ("--skeleton", "biped", "choose one of mixamo")])
+def test_outputs_that_cannot_be_had(song, capfd, tiny, option, value, says): refused(capfd, "dance", song, "--model", tiny, option, value, says=says)
+
+
+def test_short_help_and_one_mark_after_a_guess(here, capfd):
+    assert run(capfd, "-h")[0]==0 and "audio2pose dance SONG.mp3" in run(capfd, "dance", "-h")[1]
+    code,_,err = run(capfd, "danse")
+    assert code==2 and "?." not in err
+
+
 def test_existing_folder_keeps_what_is_not_ours(song, capfd, tiny):
     Path("mine").mkdir()
     Path("mine/diary.txt").write_text("dear diary")

@@ -9,7 +9,7 @@ __all__ = ['heading', 'pose_distance', 'loop_bars', 'without_drift', 'loop']
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from .retarget import slerp
