@@ -1,7 +1,9 @@
 "The command line as a stranger uses it: whatever is handed over, one sentence or a whole result"
+import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
