@@ -7,7 +7,7 @@ __all__ = ['no_gltf', 'file_units', 'limb_children', 'load_character', 'local_ma
            'skeleton_roots', 'skeleton_capture', 'human_joints', 'read_character', 'facing', 'rest_alignment',
            'pure_rotation', 'bone_targets', 'pose_character', 'leg_ratio', 'standing_heights', 'scaled_path',
            'ankle_targets', 'lowered_hips', 'bend_limb', 'place_feet', 'nearness', 'join_hands', 'character_motion',
-           'signed_quaternions', 'unpack_matrix', 'character_animation', 'retarget_character']
+           'unpack_matrix', 'character_animation', 'retarget_character']
 
 # %% ../../nbs/755_show.character.ipynb #93a6ee24
 import os
@@ -22,7 +22,8 @@ from scipy.spatial.transform import Rotation
 
 from ..body.footing import leg_length, on_floor
 from ..body.ik import rotation_between
-from ..body.retarget import Capture, ancestors, identify_joints, slerp, two_bone_ik
+from ..body.capture import Capture, ancestors, identify_joints
+from ..body.retarget import continuous_quaternions, slerp, two_bone_ik
 from ..core import InputError, atomic
 from ..data.mocap import gltf_nodes, node_matrix
 from ..motion import Motion, forward_kinematics
@@ -390,15 +391,6 @@ def character_motion(
     places,local,hips = pose_character(character, targets, root)
     return local,hips,places
 
-# %% ../../nbs/755_show.character.ipynb #4f08d725
-def signed_quaternions(
-    matrices:Float[np.ndarray, "T 3 3"],
-)->Float[np.ndarray, "T 4"]: # x, y, z, w; float32
-    "Unit quaternions whose signs do not flip from frame to frame"
-    found = Rotation.from_matrix(matrices).as_quat()
-    found[1:] *= np.cumprod(np.where((found[1:]*found[:-1]).sum(-1)<0, -1, 1))[:,None]
-    return found.astype(np.float32)
-
 # %% ../../nbs/755_show.character.ipynb #7f3cb1c6
 def unpack_matrix(
     node, # pygltflib.Node, changed in place
@@ -441,7 +433,7 @@ def retarget_character(
     buffer = Buffer(gltf)
     buffer.data += gltf.binary_blob()+bytes(-len(gltf.binary_blob())%4)
     times = buffer.add((np.arange(len(motion))/motion.fps).astype(np.float32), "SCALAR", bounds=True)
-    tracks = [(character.joints["root"], "translation", hips.astype(np.float32)), *((k, "rotation", signed_quaternions(turn)) for k,turn in local.items())]
+    tracks = [(character.joints["root"], "translation", hips.astype(np.float32)), *((k, "rotation", continuous_quaternions(turn[:,None])[:,0].astype(np.float32)) for k,turn in local.items())]
     animation = character_animation(character, buffer, times, tracks)
     gltf.animations = [animation, *(gltf.animations or [])]
     gltf.buffers = [Bytes(byteLength=len(buffer.data))]
