@@ -22,12 +22,12 @@ STRIDE = 3 # Frames of 60 fps between two of these
 
 def encode_steps(
     motion:Float[np.ndarray, "T 219"], # Translation and rotation matrices
-)->Float[np.ndarray, "T 72"]: # m: step of the pelvis over three frames, then 23 joints from it
-    "Joints about the pelvis, and its step"
+)->Float[np.ndarray, "T 72"]: # m: step of the pelvis to the side over three frames, its height, its step along z, then 23 joints from it
+    "Joints about the pelvis, its height and its step"
     frames = joint_offsets(motion)
-    path = frames[:, :3].copy()
-    frames[STRIDE:, :3] = path[STRIDE:]-path[:-STRIDE]
-    frames[:STRIDE, :3] = frames[STRIDE, :3]
+    path = frames[:, [0, 2]]
+    frames[STRIDE:, [0, 2]] = path[STRIDE:]-path[:-STRIDE]
+    frames[:STRIDE, [0, 2]] = frames[STRIDE, [0, 2]]
     return frames
 
 # %% ../../nbs/488_models.motion_transformer.ipynb #4239a575
@@ -38,7 +38,7 @@ def decode_steps(
 )->Float[np.ndarray, "N 24 3"]: # m, 60 fps
     "Joint positions at 60 fps, along straight lines"
     offsets = np.concatenate([joint_offsets(last[None]), made]).astype(float)
-    offsets[1:, :3] = last[:3]+np.cumsum(made[:, :3], 0)
+    offsets[1:, [0, 2]] = last[[0, 2]]+np.cumsum(made[:, [0, 2]], 0)
     seen,wanted = STRIDE*np.arange(len(offsets)),STRIDE+np.arange(frames)
     return offsets_to_positions(np.stack([np.interp(wanted, seen, column) for column in offsets.T], 1))
 
