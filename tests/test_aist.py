@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from audio2pose.core import InputError
 from audio2pose.data import aist
 from audio2pose.data.aist import CAMERAS, GENRES, SequenceName, load_single_sample, parse_name, rate_issue, split_names
+from audio2pose.data.download import unpack_archive
 from audio2pose.data.prepare import load_windows, prepare, scan_dataset
 from audio2pose.data.synthetic import synthesise
 from audio2pose.data.verify import describe_file, verify
@@ -365,6 +368,15 @@ def test_full_disk(tree, tmp_path):
     assert not list((tmp_path/"out").rglob(".part-*"))
     assert prepare(tree, tmp_path/"out", workers=1, progress=False).failed=={}
     assert not verify(tmp_path/"out", workers=1, progress=False).issues
+
+
+def test_a_short_disk_is_said_before_work_begins(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("audio2pose.core.shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"clips become would take .* GB, and .* has 1e-06 GB left; free some space"): prepare(tree, tmp_path/"out", progress=False)
+    assert not (tmp_path/"out"/"records").exists() and not (tmp_path/"out"/"audio").exists()
+    with zipfile.ZipFile(tmp_path/"set.zip", "w") as archive: archive.writestr("motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl", bytes(2000))
+    with pytest.raises(InputError, match="what is in set.zip would take 2e-06 GB"): unpack_archive(tmp_path/"set.zip", tmp_path/"set", progress=False)
+    assert not (tmp_path/"set").exists()
 
 
 def test_a_worker_that_dies_costs_its_clip(tree, tmp_path, monkeypatch):
