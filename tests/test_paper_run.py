@@ -27,7 +27,7 @@ CPU = dict(device="cpu", precision="fp32", threads=1)
 TINY = dict(size="tiny", batch=4)
 STAGES = { # What is smaller than in the full run, and nothing else
     "1_prepare": dict(workers=2), "4_train": CPU|TINY|dict(compile=False, steps=8, validate_every=8, save_every=4),
-    "16_baselines": dict(device="cpu", threads=1, steps=2, batch=2, save_every=1, seconds=3.), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
+    "16_baselines": dict(device="cpu", threads=1, steps=2, batch=2, save_every=1, seconds=1.5), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
     "6_evaluate": dict(references=50, draws=10, threads=1), "7_ablation": CPU|TINY|dict(steps=6, save_every=3, seconds=3., commit=10, draws=10, dances=4), "8_report": {}}
 KILLED_AT = { # Files that show that a stage is in its middle, and how many of them
     "1_prepare": ("aist-prepared/records/*.json", 9), "4_train": ("paper/train/checkpoint.pt", 1), "16_baselines": ("paper/baselines/DanceNet/checkpoint.pt", 1),
@@ -144,7 +144,7 @@ def test_chain(chain):
     assert train["step"]==8
     for title,folder in (("DanceRevolution", "DanceRevolution"), ("DanceNet", "DanceNet"), ("Li et al. (2020)", "MotionTransformer")): # Measured beside FACT, on the same pairs
         clips = {path.stem: np.load(path) for path in (paper/"baselines"/folder/"dances").glob("*.npy")}
-        assert clips.keys()==dances.keys() and {clip.shape for clip in clips.values()}=={(120+180, 24, 3)}
+        assert clips.keys()==dances.keys() and {clip.shape for clip in clips.values()}=={(120+90, 24, 3)}
         name = sorted(clips)[0]
         np.testing.assert_allclose(clips[name][:120], dances[name][:120].positions(), atol=2e-3) # The same two seconds
         (measured,) = (row for row in evaluation["tables"]["mint-2021"]["rows"] if row["name"]==f"{title}, ours, small")
