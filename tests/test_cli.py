@@ -2,6 +2,7 @@
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -70,6 +71,7 @@ def refused(capfd, *arguments, says=""):
     before = sorted(Path().rglob("*"))
     code,out,err = run(capfd, *arguments)
     assert code==2 and out==""
+    err = re.sub(r"^ *\d+ % .*\n", "", err, flags=re.M) # How far it was
     assert err.startswith("error: ") and err.count("\n")==1 and err.endswith("\n"), err
     assert says in err, err
     assert sorted(Path().rglob("*"))==before, "something was left behind"
