@@ -157,9 +157,9 @@ def invoke(
     app:typer.Typer,
     line:str, # Words without spaces in them
 )->tuple[int, str]: # Exit code, everything said
-    "Run a command line and capture its output"
+    "Run a command line and capture its output, without the lines of its progress"
     with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr: code = run_cli(app, line.split())
-    return code, (stdout.getvalue()+stderr.getvalue()).strip()
+    return code, (stdout.getvalue()+re.sub(r"^ *\d+ % .*\n", "", stderr.getvalue(), flags=re.M)).strip()
 
 # %% ../../nbs/800_commands.base.ipynb #fae47a03
 def reraise_signal(
