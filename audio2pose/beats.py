@@ -133,17 +133,20 @@ def tempo_transitions()->Float[np.ndarray, "K K"]: # Log probability, from row t
 # %% ../nbs/050_beats.ipynb #e4e21c39
 def observation_scores(
     probability:Float[np.ndarray, "n"], # Of a beat, 120 per second
+    block:int=4096, # Frames at once
 )->tuple[Float[np.ndarray, "m K"], Float[np.ndarray, "m"]]: # Log likelihood of a beat that ends at a frame, by length; and of rest up to a frame
     "Log likelihood of the activations under each possible beat, and under rest"
     lengths = beat_lengths()
     padded = np.clip(np.pad(probability, (0, lengths[-1])), .003, .97)
     inside = np.concatenate([[0], np.cumsum(np.log(padded))])
     between = np.concatenate([[0], np.cumsum(np.log((1-padded)/(OBSERVATION_LAMBDA-1)))])
-    ends = np.arange(len(inside))[:,None]
-    starts = ends-lengths
-    turns = starts+np.maximum(2, np.round(lengths/OBSERVATION_LAMBDA).astype(int))
-    score = inside[turns]-inside[starts]+between[ends]-between[turns]
-    return np.where(starts<0, -np.inf, score), between-REST_SCORE*np.arange(len(between))
+    score = np.empty((len(inside), len(lengths)))
+    for first in range(0, len(inside), block):
+        ends = np.arange(first, min(first+block, len(inside)))[:,None]
+        starts = ends-lengths
+        turns = starts+np.maximum(2, np.round(lengths/OBSERVATION_LAMBDA).astype(int))
+        score[first:first+block] = np.where(starts<0, -np.inf, inside[turns]-inside[starts]+between[ends]-between[turns])
+    return score, between-REST_SCORE*np.arange(len(between))
 
 # %% ../nbs/050_beats.ipynb #d4431823
 def viterbi(
@@ -152,12 +155,12 @@ def viterbi(
 )->tuple[Int[np.ndarray, "m K"], Int[np.ndarray, "m"]]: # Before a beat of each length that begins at a frame: the length of the last, or -1, rest; before rest: the same, or -1
     "Viterbi's recursion over whole beats"
     lengths,change = beat_lengths(),tempo_transitions()
-    longest,count = lengths[-1],len(lengths)
-    begun = np.full((longest+len(scores), count), -np.inf)
+    size,count = lengths[-1]+1,len(lengths)
+    begun = np.full((size, count), -np.inf) # Scores of beats that begin at one of the last frames: frame t is in row t % size
     before,before_rest = np.full((len(scores), count), -1, np.int16),np.full(len(scores), -1, np.int16)
     resting,column = 0.,np.arange(count)
     for t in range(len(scores)):
-        ended = begun[longest+t-lengths, column]+scores[t]
+        ended = begun[(t-lengths)%size, column]+scores[t]
         if t: resting += rest[t]-rest[t-1]
         last = int(ended.argmax())
         if ended[last]>resting: resting,before_rest[t] = ended[last],last
@@ -165,7 +168,7 @@ def viterbi(
         best = ways.argmax(0)
         ways = ways[best, column]
         fresh = resting-START_PENALTY-np.log(count)
-        begun[longest+t] = np.maximum(ways, fresh)
+        begun[t%size] = np.maximum(ways, fresh)
         before[t] = np.where(ways>fresh, best, -1)
     return before, before_rest
 

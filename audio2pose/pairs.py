@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'names_of_splits', 'find_song', 'read_song', 'Pair', 'motion_of', 'first_frames', 'load_pairs', 'store_pairs',
-           'check_room', 'fact_continuation', 'continued', 'write_note', 'read_note', 'settings_digest', 'dances_made',
-           'valid_references']
+           'check_room', 'fact_continuation', 'continued', 'write_note', 'PairsNote', 'read_note', 'settings_digest',
+           'dances_made', 'valid_references']
 
 # %% ../nbs/615_pairs.ipynb #6e6c0066
 import json
@@ -15,13 +15,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
+from typing_extensions import NotRequired, TypedDict
 
 from . import audio as song_audio
 from .core import FPS, InputError, atomic
+from .documents import read_json
 from .data.aist import SPLITS, ignored_names, parse_name, split_names
 from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store
 from .generate import autoregress
@@ -181,16 +185,20 @@ def write_note(
     with atomic(Path(folder)/NOTE) as scratch: scratch.write_text(json.dumps(dict(seed_seconds=seed_seconds, made_by=made_by, dances=sorted(names), settings=settings), indent=1)+"\n")
 
 # %% ../nbs/615_pairs.ipynb #9a7fb46a
+class PairsNote(TypedDict):
+    "`dances.json`"
+    seed_seconds:Annotated[float, Ge(0)]
+    made_by:NotRequired[str]
+    dances:NotRequired[list[str]]
+
 def read_note(
     folder:str|os.PathLike, # Of dances
-)->dict: # seed_seconds, made_by, dances; empty if there is none
+)->PairsNote|dict: # Empty if there is none
     "How the dances of a folder were made"
     path = Path(folder)/NOTE
     if not path.is_file(): return {}
-    try: note = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error: raise InputError(f"{path}: cannot be read ({error}); generate the dances again, or delete it and say what to skip") from None
-    if not isinstance(note, dict) or not isinstance(note.get("seed_seconds"), (int, float)): raise InputError(f"{path}: it does not say seed_seconds; generate the dances again, or delete it and say what to skip")
-    return note
+    try: return read_json(path, PairsNote)
+    except InputError as error: raise InputError(f"{error}; generate the dances again, or delete it and say what to skip") from None
 
 # %% ../nbs/615_pairs.ipynb #a91c3e02
 def settings_digest(

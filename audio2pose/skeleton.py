@@ -35,6 +35,14 @@ class Skeleton:
         return [(j, parent) for j,parent in enumerate(self.parents) if parent>=0]
 
     @cached_property
+    def below(self):
+        "How many joints hang on each, itself among them"
+        count = [0]*len(self)
+        for joint in range(len(self)):
+            while joint>=0: count[joint],joint = count[joint]+1,self.parents[joint]
+        return count
+
+    @cached_property
     def mirror(self):
         "For each joint, the index of the joint on the other side of the body"
         return [self.names.index(mirrored_name(name)) for name in self.names]

@@ -550,7 +550,7 @@ def load(self:TrainingRun,
         state = content["processes"][self.rank]
         self.batches.load_state_dict(state["batches"])
         restore_rng_states(state["random"])
-    except (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error: # Each part of a run has kinds of its own
+    except (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error: # Each part of a run has kinds of its own; a text among the moments sends torch into an endless recursion
         raise InputError(f"{path}: a part of it is not as it was written ({type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}); {advice}") from None
 
 TrainingRun.load = load

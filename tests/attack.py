@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 # ---- spoiling
 
@@ -102,6 +103,68 @@ def spoil_text(text:str, rng:random.Random)->str:
     return "".join(lines)
 
 
+DEEP_CODE = ["("*5000+")"*5000, "("*150+"1"+")"*150, "["*90+"]"*90, "-"*20_000+"1", "1"+"+1"*20_000, "not "*20_000+"x", "x"+".y"*20_000, "f"+"(1)"*5000, "lambda:"*5000+"1"] # Python that is too deep for its parser, or for those who walk through it
+
+
+def deep_skeletons(joints:int)->dict[str, str]: # Name of a target → text
+    "Motion files whose skeleton is one long chain, or goes in a circle"
+    bones = "".join(f"  begin\n    id {i}\n    name b{i}\n    direction 0 1 0\n    length 1\n    axis 0 0 0 XYZ\n  end\n" for i in range(joints))
+    asf = ":version 1.10\n:units\n  length 0.45\n:root\n  order TX TY TZ RX RY RZ\n:bonedata\n"+bones+":hierarchy\n  begin\n    {}\n"+"".join(f"    b{i} b{i+1}\n" for i in range(joints-1))+"  end\n"
+    bvh = "HIERARCHY\n"+"".join(f"{'JOINT' if i else 'ROOT'} j{i}\n{{\nOFFSET 0 1 0\nCHANNELS 3 Zrotation Xrotation Yrotation\n" for i in range(joints))+"}\n"*joints+"MOTION\nFrames: 1\nFrame Time: 0.01\n"+"0 "*3*joints
+    return {"BVH": bvh, "ASF": asf.format("root b0"), "ASF in a circle": asf.format(f"b{joints-1} b0")}
+
+
+def deep_versions(target, rng:random.Random, places:int)->Iterator[bytes]:
+    "Versions of a file with something deep, circular, or of another kind in some of its places"
+    if target.kind=="json":
+        for path in [(), *rng.sample(found := list(paths_in(target.content)), min(places, len(found)))]:
+            text = dump_json(replaced(target.content, path, "@@")).decode()
+            for depth,kind in ((90, list), (180, dict), (3000, list), (3000, dict)): yield text.replace('"@@"', nested(depth, kind)).encode()
+    if target.kind in ("pickle", "torch"):
+        circle,ring,deep = [],{},[]
+        circle.append(circle)
+        ring["a"] = (ring, [ring])
+        for _ in range(150): deep = [deep]
+        for path in [(), *rng.sample(found := list(paths_in(target.content)), min(places, len(found)))]:
+            for odd in (circle, ring, deep, "x", ["x"]): yield dump_pickle(replaced(target.content, path, odd)) if target.kind=="pickle" else save_torch(replaced(as_tensors(target.content), path, odd))
+        if target.kind=="pickle": yield from (b"\x80\x04"+b"]"*100_000+b"a"*99_999+b".", b"\x80\x04"+b"]q\x00h\x00a.", b"\x80\x04"+b"N"+b"\x85"*50_000+b".")
+    if target.name in ("YAML", "grid"):
+        for depth in (40, 400, 4000): yield from (f"steps: {'['*depth}{']'*depth}\n".encode(), f"steps: {'{a: '*depth}1{'}'*depth}\n".encode(), "\n".join("  "*i+"a:" for i in range(depth//4)).encode())
+        yield from (b"a: &a [*a]\n", b"a: &a {b: *a}\n", b"&a ? *a : 1\n", ("a0: &a0 [1, 1]\n"+"".join(f"a{i}: &a{i} [*a{i-1}, *a{i-1}]\n" for i in range(1, 40))).encode())
+    if target.name=="notebook":
+        for code in DEEP_CODE:
+            for cell in (0, 1): yield dump_json(replaced(target.content, ("cells", cell, "source"), [f"steps:int = {code}\n"]))
+            yield dump_json(replaced(target.content, ("cells", 0, "source"), [f"steps:{code} = 1\n"]))
+    for joints in (900, 20_000):
+        if (text := deep_skeletons(joints).get(target.name)) is not None: yield text.encode()
+    if target.name=="ASF": yield deep_skeletons(900)["ASF in a circle"].encode()
+    if target.name=="glTF": yield from circular_gltf(target.content)
+
+
+def replaced(content, path:tuple, odd):
+    "Content with another value in one place"
+    if not path: return odd
+    content = copy.copy(content)
+    content[path[0]] = replaced(content[path[0]], path[1:], odd)
+    return content
+
+
+def circular_gltf(data:bytes)->Iterator[bytes]:
+    "glTF files whose nodes hang on themselves, or in a long chain, or whose numbers are elsewhere"
+    length = int.from_bytes(data[12:16], "little")
+    rest = data[20+length:]
+    def packed(document):
+        text = json.dumps(document).encode()
+        text += b" "*(-len(text)%4)
+        return b"glTF"+(2).to_bytes(4, "little")+(20+len(text)+len(rest)).to_bytes(4, "little")+len(text).to_bytes(4, "little")+b"JSON"+text+rest
+    document = json.loads(data[20:20+length])
+    yield packed(replaced(document, ("nodes", 3, "children"), [0]))
+    yield packed(replaced(document, ("nodes", 3, "children"), [3]))
+    chain = [dict(node, children=[i+1]) for i,node in enumerate([dict(name=f"n{i}") for i in range(3000)])]
+    yield packed(replaced(document, ("nodes",), document["nodes"]+[dict(node, children=[child+len(document["nodes"]) for child in node["children"]]) for node in chain[:-1]]+[dict(name="last")]))
+    for uri in ("/etc/passwd", "../mine/diary.txt", "mine/diary.txt", "file:///etc/passwd", "http://localhost/x", "data:,x", ".", ""): yield packed(replaced(document, ("buffers", 0, "uri"), uri) if "uri" in document["buffers"][0] else dict(document, buffers=[dict(document["buffers"][0], uri=uri)]))
+
+
 # ---- kinds of files: how they are written from content, and how content is spoiled
 
 def dump_json(content)->bytes:
@@ -127,12 +190,20 @@ def dump_npy(content)->bytes:
 def dump_pickle(content)->bytes: return pickle.dumps(content, protocol=4)
 
 
-def dump_torch(content)->bytes:
-    import torch
+def as_tensors(x):
+    "The same content with tensors in place of arrays"
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fib" and x.dtype.isnative and min(x.strides, default=0)>=0: return torch.as_tensor(x)
+    if isinstance(x, dict): return {k: as_tensors(v) for k,v in x.items()}
+    return [as_tensors(v) for v in x] if isinstance(x, list) else x
+
+
+def save_torch(content)->bytes:
     file = io.BytesIO()
-    as_tensors = lambda x: torch.as_tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind in "fib" and x.dtype.isnative and min(x.strides, default=0)>=0 else {k: as_tensors(v) for k,v in x.items()} if isinstance(x, dict) else [as_tensors(v) for v in x] if isinstance(x, list) else x
-    torch.save(as_tensors(content), file)
+    torch.save(content, file)
     return file.getvalue()
+
+
+def dump_torch(content)->bytes: return save_torch(as_tensors(content))
 
 
 @dataclass(frozen=True)
@@ -271,7 +342,6 @@ def reader_targets(folder:Path)->list[Target]:
     add("H36M", "pickle", "h.pkl", dict(data_input=.1*rng.normal(size=(9, 17, 3)).astype("f4"), data_label=.1*rng.normal(size=(9, 17, 3)).astype("f4")), lambda f: h36m.read_h36m_clip(f/"h.pkl"))
     body = "72057594037936259 0 1 1 1 1 0 0.1 0.2 2\n25\n"+"".join(" ".join(f"{x:.3f}" for x in rng.normal(size=11))+" 2\n" for _ in range(25))
     add("NTU", "text", "S001C001P001R001A001.skeleton", "2\n1\n"+body+"1\n"+body, lambda f: ntu.read_skeleton(f/"S001C001P001R001A001.skeleton"))
-    import torch
     from safetensors.torch import save
     small = fact.FACTConfig(width=16, heads=2, mlp=16, motion_layers=1, audio_layers=1, cross_layers=1)
     state = {name: tensor.contiguous() for name,tensor in fact.FACT(small).state_dict().items()}
@@ -305,7 +375,6 @@ def draw(verify, path):
 
 def training_checkpoint(folder:Path, store)->dict:
     "The content of a checkpoint of a small model"
-    import torch
     from audio2pose import train
     from audio2pose.models.fact import FACTConfig
     run,_ = train.build_run(store, replace(train.presets["small"], batch=2, precision="fp32"), FACTConfig.small(), torch.device("cpu"))

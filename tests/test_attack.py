@@ -103,6 +103,32 @@ def test_spoiled_files(targets, here):
     assert assault_readers(targets, here, 4).total()>=250
 
 
+def read_deep(targets, folder, places)->Counter:
+    found = Counter()
+    for target in targets:
+        for number,data in enumerate(attack.deep_versions(target, random.Random(target.name), places)):
+            place = folder/"case"
+            place.mkdir()
+            try:
+                with limit(20): outcome = attack.attempt(target, place, data)
+            finally: shutil.rmtree(place)
+            found[outcome if outcome in ("value", "refused") else f"{target.name}, case {number}: {outcome}"] += 1
+    return found
+
+
+def test_deep_and_circular_files(targets, here):
+    "What lies within itself, or deeper than any parser goes"
+    found = read_deep(targets, here, 0)
+    assert set(found)<={"value", "refused"} and found.total()>150, "\n".join(found)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(3000)
+def test_all_deep_and_circular_files(targets, here):
+    found = read_deep(targets, here, 12)
+    assert set(found)<={"value", "refused"} and found.total()>1000, "\n".join(found)
+
+
 @pytest.mark.attack
 @pytest.mark.timeout(3000)
 def test_many_spoiled_files(targets, here, record_property):
@@ -216,6 +242,38 @@ def test_threads_do_not_matter(here):
         number = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
         subprocess.run([*COMMAND, "dance", "song.wav", "--no-film", "--out", threads], env=os.environ|number, check=True, capture_output=True)
     for name in ("motion.npz", "dance.bvh", "dance.glb", "dance.html"): assert Path(f"1/{name}").read_bytes()==Path(f"2/{name}").read_bytes(), name
+
+
+def test_fact_on_one_thread_and_two():
+    "FACT's dance is the same bytes, however many threads its products are shared out to"
+    from audio2pose.data.windows import random_sequences
+    from audio2pose.generate import generate_dance
+    model,features = FACT.from_pretrained(),next(random_sequences(1, 300))[2].astype(np.float32)
+    threads,made = torch.get_num_threads(),[]
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            made.append(generate_dance(model, features))
+    finally: torch.set_num_threads(threads)
+    for other in made[1:]: assert other.poses.tobytes()==made[0].poses.tobytes() and other.trans.tobytes()==made[0].trans.tobytes()
+
+
+# ---- memory
+
+@pytest.mark.attack
+@pytest.mark.timeout(3000)
+def test_ten_minutes_take_little_more_than_one(here, record_property):
+    "The most memory that a dance of ten minutes takes, against one of a minute"
+    t,most = np.arange(22_050*600)/22_050,{}
+    song = (.8*np.sin(2*np.pi*1000*t)*np.exp(-(t%.5)/.01)+.05*np.sin(2*np.pi*220*t)).astype(np.float32)
+    for seconds in (60, 600):
+        soundfile.write("song.flac", song[:22_050*seconds], 22_050)
+        child = start("dance", "song.flac", "--no-film", "--out", f"{seconds}")
+        status,used = os.wait4(child.pid, 0)[1:]
+        assert status==0, child.stderr.read()
+        most[seconds] = used.ru_maxrss/1e3 # MB
+    record_property("memory", most)
+    assert most[600]<most[60]+200, most
 
 
 # ---- kills

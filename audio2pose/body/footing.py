@@ -14,7 +14,7 @@ from dataclasses import replace
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter1d, label, minimum_filter1d, percentile_filter
 
-from ..motion import Motion, forward_kinematics
+from ..motion import Motion, joint_states
 from ..rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
 from ..skeleton import SMPL_24
 
@@ -144,7 +144,9 @@ def smooth_rotations(
     frames:float, # Standard deviation, frames
 )->Float[np.ndarray, "T 24 3 3"]:
     "Gaussian smoothing of rotations over time (chordal mean)"
-    return closest_rotation(gaussian_filter1d(matrices, frames, axis=0, mode="nearest"))
+    smooth = np.empty(matrices.shape)
+    for joint in range(matrices.shape[1]): smooth[:,joint] = closest_rotation(gaussian_filter1d(matrices[:,joint], frames, axis=0, mode="nearest"))
+    return smooth
 
 # %% ../../nbs/110_body.footing.ipynb #3babaf39
 def floor_height(
@@ -271,7 +273,7 @@ def remove_foot_skating(
     if len(motion)<9: return motion
     pose,trans = axis_angle_to_matrix(motion.poses),motion.trans.copy()
     if smoothing: pose,trans = smooth_rotations(pose, smoothing),gaussian_filter1d(trans, smoothing, axis=0, mode="nearest")
-    positions,rotations = forward_kinematics(pose, trans)
+    positions,turned = joint_states(pose, trans, [ankle for _,_,ankle,_ in legs.values()])
     floor = floor_height(positions, motion.fps)
     positions[...,1] -= floor[:,None]
     trans[:,1] -= floor
@@ -282,6 +284,6 @@ def remove_foot_skating(
         path = lifted_toe(planted_toe(positions[:,toe], contact[:,k]), contact[:,k], motion.fps)
         clock = swing_times(contact[:,k], hold*motion.fps)
         path[:,[0, 2]] = interpolate_frames(path[:,[0, 2]], clock)
-        feet[side] = path,closest_rotation(interpolate_frames(planted_foot(rotations[:,ankle], flat), clock))
+        feet[side] = path,closest_rotation(interpolate_frames(planted_foot(turned[:,k], flat), clock))
     solve_legs(pose, trans, positions, feet)
     return replace(motion, poses=matrix_to_axis_angle(pose), trans=trans)

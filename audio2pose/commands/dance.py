@@ -209,6 +209,7 @@ def make_dance(
         begin("listening")
         from audio2pose.generate import song_features
         features,found = song_features(song, audio_data, chosen, model in (None, "flow", "fact") or chosen is not None)
+        del audio_data # Ten minutes are 74 MB
         begin("dancing")
         motion = perform(features, found.step_times())
         write_files(motion, song, title, found, scratch, output, begin, sys.stderr.isatty() and not (lines or quiet))

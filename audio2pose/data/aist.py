@@ -23,7 +23,7 @@ from typing_extensions import NotRequired, TypedDict
 from ..audio import load as load_audio
 from ..audio import song_bpm
 from ..core import FPS, InputError, asset
-from ..documents import read_json, read_npy
+from ..documents import read_json, read_npy, read_text
 from ..motion import load_pickle
 
 # %% ../../nbs/200_data.aist.ipynb #f8cda47e
@@ -118,8 +118,7 @@ def read_names(
     path:Path, # One name a line
 )->list[str]:
     "Names of a list, blanks at line ends and empty lines removed"
-    try: return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error: raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 # %% ../../nbs/200_data.aist.ipynb #30f7412f
 def ignored_names(

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..body.capture import Capture, joint_map, pose_skeleton
-from ..documents import read_json
+from ..body.capture import Capture, check_size, joint_map, pose_skeleton
+from ..documents import read_json, read_text
 from ..core import InputError
 from .download import FetchResult, RemoteFile, FetchOptions, fetch_all
 from ..skeleton import Skeleton
@@ -34,8 +34,7 @@ def read_asf(
     path:str|os.PathLike,
 )->dict: # `bones` by name, `parents` by name, `scale` m per unit, `root` order of the root's six numbers
     "An Acclaim skeleton"
-    try: text = re.sub(r"#.*", "", Path(path).read_text(encoding="utf-8", errors="replace"))
-    except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    text = re.sub(r"#.*", "", read_text(path, strict=False))
     sections = {part.split(None, 1)[0]: part for part in text.split("\n:")[1:] if part.split()}
     try:
         length = float(re.search(r"length\s+(\S+)", sections["units"])[1])
@@ -43,6 +42,7 @@ def read_asf(
         lines = [line.split() for line in sections["hierarchy"].splitlines()[1:] if len(line.split())>1]
         order = [word.lower() for word in re.search(r"order\s+(.*)", sections["root"])[1].split()]
         parents = {child: words[0] for words in lines for child in words[1:]}
+        check_size(0, len(bones))
         if set(bones)-set(parents): raise KeyError(f"bones without a place in the hierarchy: {sorted(set(bones)-set(parents))}")
     except (KeyError, IndexError, TypeError, ValueError) as error: raise InputError(f"{path}: not a whole ASF skeleton ({error}); fetch it again") from None
     return dict(bones=bones, parents=parents, scale=.0254/length, root=order)
@@ -56,9 +56,9 @@ def amc_numbers(
     path:str|os.PathLike,
 )->dict[str, Float[np.ndarray, "T D"]]: # Bone → its numbers
     "The numbers of an AMC file"
-    columns,count = {},0
+    columns,count,text = {},0,read_text(path, strict=False)
     try:
-        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in text.splitlines():
             words = line.split()
             if not words or words[0][0] in "#:": continue
             if len(words)==1 and words[0].isdigit(): count += 1
@@ -67,7 +67,6 @@ def amc_numbers(
         if not count: raise ValueError("it has no frames")
         if uneven: raise ValueError(f"{uneven[0]} has {len(columns[uneven[0]])} of {count} frames")
         return {name: np.array(rows, float) for name,rows in columns.items()}
-    except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error: raise InputError(f"{path}: not a whole AMC motion ({error}); fetch it again") from None
 
 # %% ../../nbs/210_data.cmu.ipynb #8a6d3222
@@ -122,6 +121,7 @@ def read_amc(
     unknown = set(numbers)-set(carried)
     if unknown or "root" not in numbers or numbers["root"].shape[1]!=len(asf["root"]): raise InputError(f"{path}: it moves {', '.join(sorted(unknown)) or 'no root'}, which its skeleton does not have; take the ASF of the same subject")
     count = len(numbers["root"])
+    check_size(count, len(skeleton))
     if not all(np.isfinite(rows).all() for rows in numbers.values()): raise InputError(f"{path}: some of its numbers are not finite; fetch it again")
     local,trans = np.tile(np.eye(3), (count, len(skeleton), 1, 1)),np.tile(skeleton.offsets, (count, 1, 1))
     root = dict(zip(asf["root"], numbers["root"].T))

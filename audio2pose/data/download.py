@@ -29,12 +29,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..audio import is_truncated
 from ..core import InputError, asset, atomic, check_space
-from ..documents import read_json
+from ..documents import read_json, read_text
 from .aist import SPLITS, parse_name, split_names
 
 # %% ../../nbs/205_data.download.ipynb #279a987e
@@ -404,8 +405,8 @@ def load_sources(
 )->list[Source]:
     "The places at which the annotations lie, in the order in which they are tried"
     path = Path(path or asset("aist/sources.json"))
-    try: found = [Source(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error: raise InputError(f"{path}: no list of sources ({error}); each has name, url or page, sha256, motions and note") from None
+    try: found = [Source(**entry) for entry in read_json(path, list[dict[str, Any]])]
+    except (InputError, TypeError) as error: raise InputError(f"{path}: no list of sources ({error}); each has name, url or page, sha256, motions and note") from None
     wrong = [source.name for source in found if source.sha256 and (len(source.sha256)!=64 or set(source.sha256.lower())-set("0123456789abcdef")) or not isinstance(source.motions, int)]
     if wrong: raise InputError(f"{path}: {wrong[0]}: sha256 is 64 hexadecimal digits and motions a number")
     return found
@@ -437,8 +438,7 @@ def available_names(
         path = folder/"video_list.txt"
         result = fetch(RemoteFile(selection.names, path, selection.checksums.get(path.name)), options)
         if result.state=="failed": return [name for split in SPLITS for name in split_names(split)], f"the list of videos cannot be fetched ({result.reason}); the official splits serve instead"
-    try: return path.read_text().splitlines(), None
-    except (OSError, UnicodeDecodeError) as error: raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
+    return read_text(path).splitlines(), None
 
 # %% ../../nbs/205_data.download.ipynb #596bd657
 def files_to_fetch(
@@ -526,8 +526,7 @@ def read_checksums(
     path:str|os.PathLike, # As `sha256sum` writes it
 )->dict[str, str]: # File name → SHA-256
     "Known hashes"
-    try: pairs = [line.split(maxsplit=1) for line in Path(path).read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error: raise InputError(f"{path}: cannot be read ({error})") from None
+    pairs = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
     wrong = next((pair for pair in pairs if len(pair)!=2 or len(pair[0])!=64 or set(pair[0].lower())-set("0123456789abcdef")), None)
     if wrong: raise InputError(f"{path}: {' '.join(wrong)[:60]!r} is no line of sha256sum")
     return {Path(name.lstrip("*")).name: digits for digits,name in pairs}

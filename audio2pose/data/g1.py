@@ -6,6 +6,7 @@ __all__ = ['TO_Y_UP', 'POINTS', 'LINKS', 'ADDRESS', 'TERMS', 'CREDIT', 'g1_bodie
 
 # %% ../../nbs/215_data.g1.ipynb #1d8e8e84
 import csv
+import io
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from ..body.capture import Capture
 from ..core import InputError, asset
+from ..documents import read_text
 from .download import FetchResult, RemoteFile, FetchOptions, fetch_all
 from ..skeleton import Skeleton
 
@@ -39,8 +41,8 @@ def g1_numbers(
     path:str|os.PathLike, # csv: root x y z (m), quaternion x y z w, 29 angles (rad); no header
 )->Float[np.ndarray, "T 36"]:
     "The numbers of a robot's motion"
-    try: numbers = np.loadtxt(path, delimiter=",", ndmin=2)
-    except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    text = read_text(path)
+    try: numbers = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
     except ValueError as error: raise InputError(f"{path}: not a csv of numbers only ({error})") from None
     if not len(numbers) or numbers.shape[1]!=36: raise InputError(f"{path}: a frame of a G1 has 36 numbers (3 of place, 4 of a quaternion, 29 angles), this has {numbers.shape[-1] if len(numbers) else 0}")
     if not np.isfinite(numbers).all(): raise InputError(f"{path}: line {int(np.argmin(np.isfinite(numbers).all(1)))+1} is not finite; cut it out")

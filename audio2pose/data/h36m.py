@@ -24,7 +24,8 @@ def checked_part(
     where:str, # Said in errors: the file's name
 )->Float[np.ndarray, "T 17 3"]:
     "One of the two arrays of a clip, if it is what it should be"
-    array = np.asarray(content[name])
+    try: array = np.asarray(content[name])
+    except ValueError: raise InputError(f"{where}: {name} is no array") from None
     if array.dtype.kind!="f" or array.ndim!=3 or array.shape[1:]!=(17, 3) or not len(array): raise InputError(f"{where}: {name} must be (T, 17, 3), got {array.dtype} {array.shape}")
     if not np.isfinite(array).all(): raise InputError(f"{where}: {name} is not finite in {(~np.isfinite(array)).any((1, 2)).sum()} frames")
     largest = np.abs(array).max()

@@ -2,10 +2,10 @@
 
 # %% auto #0
 __all__ = ['MAX_SECONDS', 'READERS', 'HINT', 'HARMONICS', 'STYLES', 'SUFFIXES', 'local_parts', 'hampel', 'Filter', 'butterworth',
-           'filter_capture', 'resample_capture', 'as_smpl', 'gltf_array', 'gltf_channels', 'gltf_nodes', 'node_matrix',
-           'read_gltf', 'gltf_capture', 'read_clip', 'read_motion', 'joint_speeds', 'active_frames', 'landings',
-           'step_features', 'correlation', 'self_similarity', 'beat_salience', 'harmonic_strength', 'tempo', 'Beats',
-           'phrase_start', 'count_phase', 'find_beats', 'Clip', 'name_metadata', 'clean_clip', 'group_takes',
+           'filter_capture', 'resample_capture', 'as_smpl', 'gltf_buffer', 'gltf_array', 'gltf_channels', 'gltf_nodes',
+           'node_matrix', 'read_gltf', 'gltf_capture', 'read_clip', 'read_motion', 'joint_speeds', 'active_frames',
+           'landings', 'step_features', 'correlation', 'self_similarity', 'beat_salience', 'harmonic_strength', 'tempo',
+           'Beats', 'phrase_start', 'count_phase', 'find_beats', 'Clip', 'name_metadata', 'clean_clip', 'group_takes',
            'add_beats', 'save_clip', 'import_folder']
 
 # %% ../../nbs/217_data.mocap.ipynb #04de5dc6
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from jaxtyping import Float
@@ -24,9 +25,10 @@ from scipy.spatial.transform import Rotation
 from tqdm.auto import tqdm
 
 from ..body.footing import TOE_HEIGHT, contacts, sole_height, remove_short_runs
-from ..body.capture import Capture, identify_joints, read_bvh
+from ..body.capture import Capture, check_size, identify_joints, read_bvh
 from ..body.retarget import continuous_quaternions, from_quaternions, joint_distance, limit_angular_speed, retarget
 from ..core import FPS, InputError, atomic, require
+from ..documents import decode_text, read_document
 from .cmu import SALSA, read_amc
 from .g1 import read_g1
 from ..motion import Motion, formats
@@ -124,19 +126,30 @@ def as_smpl(
     return Motion(matrix_to_axis_angle(local[:,order]), capture.positions[:,order[0]], capture.fps)
 
 # %% ../../nbs/217_data.mocap.ipynb #f146d774
+def gltf_buffer(
+    gltf, # A pygltflib.GLTF2
+    uri:str|None, # Of a buffer; None: in the file itself
+    folder:Path, # Of the file
+)->bytes:
+    "The bytes of a buffer; those of another file only from the same folder"
+    if not uri: return gltf.binary_blob()
+    if uri.startswith("data:"): return gltf.decode_data_uri(uri)
+    if Path(unquote(uri)).name!=unquote(uri): raise InputError(f"its numbers are said to be in {uri[:60]}; put that file beside it, and name it alone")
+    return read_document(folder/unquote(uri))
+
 def gltf_array(
     gltf, # A pygltflib.GLTF2
     index:int, # Of an accessor
+    buffers:list[bytes], # Of the whole file
 )->np.ndarray:
     "The numbers of an accessor"
     accessor = gltf.accessors[index]
     if accessor.componentType!=5126 or accessor.sparse: raise InputError("its animation is not in plain 32-bit floats; export it without compression")
     view = gltf.bufferViews[accessor.bufferView]
-    data = gltf.get_data_from_buffer_uri(gltf.buffers[view.buffer].uri) if gltf.buffers[view.buffer].uri else gltf.binary_blob()
     width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}[accessor.type]
     step = (view.byteStride or 4*width)//4
     start = (view.byteOffset or 0)+(accessor.byteOffset or 0)
-    numbers = np.frombuffer(data, np.float32, (accessor.count-1)*step+width, start)
+    numbers = np.frombuffer(buffers[view.buffer], np.float32, (accessor.count-1)*step+width, start)
     return np.stack([numbers[k:][:(accessor.count-1)*step+1:step] for k in range(width)], 1).astype(float)
 
 # %% ../../nbs/217_data.mocap.ipynb #7772c2bd
@@ -144,6 +157,7 @@ MAX_SECONDS = 1800 # Of an animation
 
 def gltf_channels(
     gltf, # A pygltflib.GLTF2
+    buffers:list[bytes], # From `gltf_buffer`
     fps:float,
 )->tuple[dict, int]: # (node, path) → values at the frames; number of frames
     "The first animation, sampled"
@@ -151,8 +165,8 @@ def gltf_channels(
     animation,tracks = gltf.animations[0],{}
     for channel in animation.channels:
         sampler = animation.samplers[channel.sampler]
-        values = gltf_array(gltf, sampler.output)
-        tracks[channel.target.node,channel.target.path] = gltf_array(gltf, sampler.input)[:,0],values[1::3] if sampler.interpolation=="CUBICSPLINE" else values
+        values = gltf_array(gltf, sampler.output, buffers)
+        tracks[channel.target.node,channel.target.path] = gltf_array(gltf, sampler.input, buffers)[:,0],values[1::3] if sampler.interpolation=="CUBICSPLINE" else values
     start,stop = min(times[0] for times,_ in tracks.values()),max(times[-1] for times,_ in tracks.values())
     if not 0<=stop-start<=MAX_SECONDS: raise InputError(f"its animation lasts {stop-start:.0f} s; cut it to {MAX_SECONDS} s at most")
     frames = start+np.arange(int((stop-start)*fps+1e-6)+1)/fps
@@ -187,12 +201,14 @@ def read_gltf(
     fps:float=FPS,
 )->tuple[Capture, dict[str, int]]: # m, y up; SMPL-24 joint → index
     "The first animation of a glTF file"
-    pygltflib = require("pygltflib", "export")
+    pygltflib,path = require("pygltflib", "export"),Path(path)
+    data = read_document(path)
     try:
-        gltf = pygltflib.GLTF2().load(str(path))
-        if gltf is None: raise ValueError("no glTF")
-        tracks,count = gltf_channels(gltf, fps)
+        gltf = pygltflib.GLTF2.load_from_bytes(data) if data[:4]==b"glTF" else pygltflib.GLTF2.from_json(decode_text(data, str(path)), infer_missing=True)
+        buffers = [gltf_buffer(gltf, buffer.uri, path.parent) for buffer in gltf.buffers]
+        tracks,count = gltf_channels(gltf, buffers, fps)
         order,parents = gltf_nodes(gltf)
+        check_size(count, len(order))
         joints = set(gltf.skins[0].joints) if gltf.skins else {node for node,_ in tracks}
         own = {node: [np.array(value if value is not None else usual, float) for value,usual in ((gltf.nodes[node].translation, [0, 0, 0]), (gltf.nodes[node].rotation, [0, 0, 0, 1]), (gltf.nodes[node].scale, [1, 1, 1]))] for node in order}
         animated,rest = {},{}

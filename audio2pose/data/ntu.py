@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..core import InputError
+from ..documents import read_text
 
 # %% ../../nbs/263_data.ntu.ipynb #1b1f08af
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def parse_bodies(
 )->tuple[dict[int, Float[np.ndarray, "T 17 3"]], int]: # Body's number → its keypoints; frames
     "Walk through the numbers of a skeleton file"
     frames,place,bodies = int(numbers[0]),1,{}
-    if not 0<frames<100_000: raise ValueError("frames")
+    if not 0<frames<10_000: raise ValueError("frames")
     for frame in range(frames):
         count,place = int(numbers[place]),place+1
         for _ in range(count):
@@ -74,6 +75,7 @@ def parse_bodies(
             place += 11+12*joints
             seen = rows[list(kinect_to_h36m)][:, [5, 6, 11]]
             seen[:, 2] = seen[:, 2]/2 # Tracking state: 0 not seen, 1 guessed, 2 tracked
+            if len(bodies)>100: raise ValueError("bodies")
             bodies.setdefault(body, np.zeros((frames, 17, 3)))[frame] = np.where(np.isfinite(seen).all(-1, keepdims=True), seen, 0)
     return bodies, frames
 
@@ -83,9 +85,9 @@ def read_skeleton(
     people:int=2, # At most, those who move most
 )->Float[np.ndarray, "M T 17 3"]: # x, y in px and confidence; zeros where somebody is not seen
     "The people of a clip as Human3.6M keypoints"
-    try: numbers = np.array(Path(path).read_text().split(), float)
-    except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, UnicodeDecodeError): raise InputError(f"{path}: not a skeleton file of NTU RGB+D, which holds nothing but numbers; fetch it again") from None
+    text = read_text(path)
+    try: numbers = np.array(text.split(), float)
+    except ValueError: raise InputError(f"{path}: not a skeleton file of NTU RGB+D, which holds nothing but numbers; fetch it again") from None
     try: bodies,frames = parse_bodies(numbers)
     except (IndexError, ValueError): raise InputError(f"{path}: cut off, or not a skeleton file of NTU RGB+D ({len(numbers)} numbers); fetch it again") from None
     if not bodies: raise InputError(f"{path}: nobody is in this clip (one of the known bad ones of the set); leave it out")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SEED_FRAMES', 'AUDIO_FRAMES', 'TARGET_FRAMES', 'EQ_SPREAD', 'check_sequence', 'random_sequences', 'write_header',
            'append_sequences', 'write_store', 'StoreEntry', 'StoreIndex', 'Store', 'select', 'train_val_split',
-           'check_numbers', 'gather_windows', 'window', 'sample_indices', 'sample_windows', 'Windows', 'column_moments',
-           'statistics', 'transpose_chroma', 'perturb_mfcc', 'augment_audio']
+           'rotation_error', 'check_numbers', 'gather_windows', 'window', 'sample_indices', 'sample_windows', 'Windows',
+           'column_moments', 'statistics', 'transpose_chroma', 'perturb_mfcc', 'augment_audio']
 
 # %% ../../nbs/240_data.windows.ipynb #57e1a169
 import json
@@ -183,20 +183,33 @@ def train_val_split(
         if not len(part): raise InputError(f"{store.folder}: none of its {len(store)} sequences is for {wanted}; a store needs two sequences at least")
     return tuple(parts)
 
+# %% ../../nbs/240_data.windows.ipynb #c807bef4
+def rotation_error(
+    motion:Float[np.ndarray, "T 219"],
+)->Float[np.ndarray, "T"]: # 0 for rotations
+    "How far the worst of a frame's matrices is from orthonormal and right-handed"
+    x,y,z = np.moveaxis(motion[:, 3:].reshape(len(motion), 24, 3, 3), -1, 0)
+    errors = [(x*x).sum(-1)-1, (y*y).sum(-1)-1, (x*y).sum(-1)]
+    return np.abs(np.concatenate([*errors, *np.moveaxis(np.cross(x, y)-z, -1, 0)], axis=1)).max(1)
+
 # %% ../../nbs/240_data.windows.ipynb #8fc0be9b
 def check_numbers(
     store:Store,
     limit:float=1e5, # Of what a motion or a feature can be
-    piece:int=65536, # Rows at a time
+    tolerance:float=.01, # Of rotation matrices
+    piece:int=8192, # Rows at a time
 ):
     "Refuse a store with numbers that nothing can be trained on"
+    advice = "leave this sequence out or mend it, and write the store again"
     for stream in ("motion", "audio"):
         for entry in store.info:
             for first in range(0, entry["length"], piece):
                 start = entry["start"]+first
-                rows = np.abs(getattr(store, stream)[start:start+min(piece, entry["length"]-first)])
-                if rows.max()<limit: continue # NaN is not
-                raise InputError(f"{store.folder}: {stream} of {entry['name']} is not finite or beyond {limit:g}, first in frame {first+int((~(rows<limit)).any(1).argmax())}; leave this sequence out or mend it, and write the store again")
+                rows = getattr(store, stream)[start:start+min(piece, entry["length"]-first)]
+                if not np.abs(rows).max()<limit: # NaN is not
+                    raise InputError(f"{store.folder}: {stream} of {entry['name']} is not finite or beyond {limit:g}, first in frame {first+int((~(np.abs(rows)<limit)).any(1).argmax())}; {advice}")
+                wrong = rotation_error(rows)>tolerance if stream=="motion" else np.zeros(1, bool)
+                if wrong.any(): raise InputError(f"{store.folder}: motion of {entry['name']} holds matrices that are no rotations, first in frame {first+int(wrong.argmax())}; {advice}")
 
 # %% ../../nbs/240_data.windows.ipynb #69e10f3e
 def gather_windows(

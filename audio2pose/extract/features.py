@@ -634,5 +634,5 @@ class Extractor_fd:
         if len(clips)!=1: raise InputError(f"{path}: {len(clips)} clips {f'of view {view}' if view else 'in it'}; say which with view, one of {', '.join(ReaderConfig(fps)(Path(path)))}"[:400])
         values = self.extractor(list(clips.values()))[0].values
         if out is not None:
-            with atomic(out) as scratch: torch.save(values.clone(), scratch)
+            with atomic(out) as scratch, disk_errors(out): torch.save(values.clone(), scratch)
         return values

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..beats import BANDS
 from ..core import FPS, InputError, atomic
+from ..documents import disk_errors
 
 # %% ../../nbs/425_models.beat_network.ipynb #87c1e056
 class DilatedBlock(nn.Module):
@@ -215,16 +216,18 @@ def train(
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-3)
     parts = dict(network=network, average=average, optimiser=optimiser)
     if state and Path(state).exists():
-        saved = torch.load(state, weights_only=True)
-        losses = saved["losses"]
-        for name,part in parts.items(): part.load_state_dict(saved[name])
+        try:
+            saved = torch.load(state, weights_only=True)
+            losses = saved["losses"]
+            for name,part in parts.items(): part.load_state_dict(saved[name])
+        except Exception as error: raise InputError(f"{state}: damaged, cut off or of another network ({type(error).__name__}); delete it to begin anew") from None
     for step in range(len(losses), steps):
         torch.manual_seed(seed+step)
         for group in optimiser.param_groups: group["lr"] = lr*learning_rate(step, steps)
         losses.append(train_step(network, optimiser, *draw(songs, sampling_weights, batch, length, np.random.default_rng([seed, step])), bf16))
         average.update_parameters(network)
         if state and ((step+1)%every==0 or step+1==steps):
-            with atomic(Path(state)) as scratch: torch.save(dict(losses=losses, **{name: part.state_dict() for name,part in parts.items()}), scratch)
+            with atomic(Path(state)) as scratch, disk_errors(state): torch.save(dict(losses=losses, **{name: part.state_dict() for name,part in parts.items()}), scratch)
     return average.module.eval(), losses
 
 # %% ../../nbs/425_models.beat_network.ipynb #8c247799
@@ -234,4 +237,4 @@ def save(
 ):
     "Write the parameters as `beats.weights` reads them"
     from safetensors.numpy import save_file
-    with atomic(Path(path)) as scratch: save_file({name: weight.float().numpy() for name,weight in network.state_dict().items()}, scratch)
+    with atomic(Path(path)) as scratch, disk_errors(path): save_file({name: weight.float().numpy() for name,weight in network.state_dict().items()}, scratch)

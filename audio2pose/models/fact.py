@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..documents import disk_errors, parse_json
+from ..documents import disk_errors, parse_json, read_text
 from ..core import InputError, asset, atomic
 from .tensorflow import TensorBundle, find_bundle, variables
 from .weights import check_state_dict, fetch_hub, load_strict, hub_name, load_state_dict, rename_keys
@@ -393,7 +393,7 @@ def find_config(
 )->FACTConfig|None: # Nothing, if none is stored
     "The configuration that belongs to a weights file"
     beside = weights.with_name("config.json")
-    if beside.is_file(): return config_from_json(beside.read_text(errors="replace"), str(beside))
+    if beside.is_file(): return config_from_json(read_text(beside, strict=False), str(beside))
     if weights.suffix!=".safetensors": return None
     from safetensors import SafetensorError, safe_open
     try:

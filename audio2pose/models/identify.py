@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import InputError, atomic
+from ..documents import disk_errors, parse_json
 from .fact import FACT, FACTConfig, config_from_json, find_config, keras_state, sizes_from_state
 from .motionbert import ActionNet, DSTformer, MeshRegressor, infer_config, to_official_names, empty_task_model
 from .retrieval import Retrieval
@@ -178,7 +179,7 @@ def stored_config(
 )->FACTConfig|None:
     "A FACT's configuration: beside the file, in its head, or in a checkpoint of our training"
     if config := find_config(path): return config
-    try: return config_from_json(json.dumps(json.loads(beside["settings"])["model"]), str(path))
+    try: return config_from_json(json.dumps(parse_json(beside["settings"], str(path))["model"]), str(path))
     except (KeyError, TypeError, ValueError): return None
 
 # %% ../../nbs/480_models.identify.ipynb #cf54e15b
@@ -265,5 +266,5 @@ def convert(
     if out.suffix!=".safetensors": raise InputError(f"{out}: {found.match.kind} is written to one file; call it NAME.safetensors")
     from safetensors.torch import save_file
     state = {name: tensor.contiguous().clone() for name,tensor in found.match.state.items()}
-    with atomic(out) as scratch: save_file(state, scratch, metadata={"kind": found.match.kind, "converted_from": found.path.name, "sha256": next(iter(found.hashes.values())), "trained_on": found.trained})
+    with atomic(out) as scratch, disk_errors(out): save_file(state, scratch, metadata={"kind": found.match.kind, "converted_from": found.path.name, "sha256": next(iter(found.hashes.values())), "trained_on": found.trained})
     return found, out

@@ -166,9 +166,9 @@ def at_times(
 )->tuple[Float[np.ndarray, "N 24 3 3"], Float[np.ndarray, "N 3"]]: # Rotations against the parent, and root joint, m
     "A motion read between its frames"
     clock = np.arange(len(motion))/motion.fps
-    times = np.clip(times, 0, clock[-1])
-    matrices = [Slerp(clock, Rotation.from_rotvec(motion.poses[:, joint]))(times).as_matrix() for joint in range(24)]
-    return np.stack(matrices, 1), CubicSpline(clock, motion.trans)(times)
+    times,matrices = np.clip(times, 0, clock[-1]),np.empty((len(times), 24, 3, 3))
+    for joint in range(24): matrices[:,joint] = Slerp(clock, Rotation.from_rotvec(motion.poses[:, joint]))(times).as_matrix()
+    return matrices, CubicSpline(clock, motion.trans)(times)
 
 # %% ../../nbs/416_models.motion_features.ipynb #35fd12fa
 def motion_energy(

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import InputError, asset, atomic
-from ..documents import parse_json
+from ..documents import disk_errors, parse_json
 from .motion_features import FEATURES, Clip
 from .weights import check_state_dict, load_strict, load_state_dict
 
@@ -236,7 +236,7 @@ def save_pretrained(self:MotionFlow,
     config = json.dumps(asdict(self.config), indent=1)
     buffers = dict(self.named_buffers())
     state = {name: (tensor if name in buffers else tensor.half()).contiguous() for name,tensor in self.state_dict().items()}
-    with atomic(Path(folder)/"model.safetensors") as scratch: save_file(state, scratch, metadata={"config": config, "model": "MotionFlow"})
+    with atomic(Path(folder)/"model.safetensors") as scratch, disk_errors(folder): save_file(state, scratch, metadata={"config": config, "model": "MotionFlow"})
     with atomic(Path(folder)/"config.json") as scratch: scratch.write_text(config+"\n")
 
 MotionFlow.save_pretrained = save_pretrained

@@ -23,7 +23,7 @@ from ..body.footing import remove_foot_skating
 from ..core import FPS, InputError
 from .motion_features import FEATURES, JOINTS, at_times, decode, encode, extended_beats, grid_times, headings
 from .motion_flow import MotionFlow, condition, style_index
-from ..motion import Motion, forward_kinematics
+from ..motion import Motion, joint_states
 from ..rotation import matrix_to_axis_angle, matrix_to_rotation_6d, rotation_6d_to_matrix
 
 # %% ../../nbs/422_models.motion_flow_sampling.ipynb #ac8b2f3f
@@ -87,9 +87,10 @@ def to_motion(
     "Read features off at a steady frame rate (cubic splines through the rotations' six numbers)"
     matrices,place = decode(features, trans, heading)
     new = np.arange(round(seconds*fps))/fps
-    six = CubicSpline(times, matrix_to_rotation_6d(matrices[:,:JOINTS]))(new)
     poses = np.zeros((len(new), 24, 3))
-    poses[:,:JOINTS] = matrix_to_axis_angle(rotation_6d_to_matrix(six))
+    for joint in range(JOINTS):
+        six = CubicSpline(times, matrix_to_rotation_6d(matrices[:,joint]))(new)
+        poses[:,joint] = matrix_to_axis_angle(rotation_6d_to_matrix(six))
     return Motion(poses, CubicSpline(times, place)(new), fps)
 
 # %% ../../nbs/422_models.motion_flow_sampling.ipynb #1f8cad3a
@@ -166,7 +167,7 @@ def snap_stops(
     "Times under which stops fall on beats"
     counts = np.flatnonzero(np.abs(position-np.round(position))<1e-6)
     if len(counts)<3: return times
-    stops = counts+stop_offsets(forward_kinematics(*decode(features))[0], times, counts)
+    stops = counts+stop_offsets(joint_states(*decode(features))[0], times, counts)
     stops = np.maximum.accumulate(np.clip(stops, 0, len(times)-1))
     inside = (np.minimum(stops, counts)>4)&(np.maximum(stops, counts)<len(times)-5)&(np.diff(stops, prepend=-9)>6)
     knots,values = [0, *stops[inside], len(times)-1],[times[0], *times[counts[inside]], times[-1]]

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import InputError, atomic
+from ..documents import disk_errors
 from .motion_features import FEATURES, JOINTS, Clip, feature_groups, feet, local_positions
 from .motion_flow import CONDITIONS, MotionFlow, condition, condition_groups
 from ..skeleton import SMPL_24
@@ -277,7 +278,7 @@ def fit(
         log.append((step, float(np.mean(losses))))
         if report and not rank: report(step, log[-1][1], (time.monotonic()-began)/len(losses))
         if checkpoint and not rank:
-            with atomic(checkpoint) as scratch: torch.save(training_state(model, average, optimiser, step, log), scratch)
+            with atomic(checkpoint) as scratch, disk_errors(checkpoint): torch.save(training_state(model, average, optimiser, step, log), scratch)
         losses,began = [],time.monotonic()
     model.eval().load_state_dict(average)
     return log

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..core import InputError, atomic
+from ..documents import disk_errors
 from .weights import check_state_dict, fetch_known, file_sha256, load_strict, known_weights, load_state_dict, rename_keys
 from .onednn import has_onednn, onednn_linear, math_attention
 from ..skeleton import H36M_17, SMPL_24
@@ -421,7 +422,7 @@ def save(self:DSTformer,
     path:str|os.PathLike, # Such as `mine.bin`
 ):
     "Write the layout of the released files, so that the original program loads it too"
-    with atomic(path) as scratch: torch.save({"model_pos": {f"module.{name}": tensor for name,tensor in self.state_dict().items()}}, scratch)
+    with atomic(path) as scratch, disk_errors(path): torch.save({"model_pos": {f"module.{name}": tensor for name,tensor in self.state_dict().items()}}, scratch)
 
 DSTformer.save = save
 

@@ -20,7 +20,7 @@ from ..body.footing import on_floor
 from ..body.skin import Body, load_body
 from ..core import InputError, atomic
 from ..motion import Motion
-from ..rotation import matrix_to_axis_angle
+from ..rotation import in_blocks, matrix_to_axis_angle
 from .rigs import Rig, load_rig, rest_rotations, rig_body, rig_rotations
 from ..skeleton import SMPL_24
 
@@ -109,12 +109,12 @@ def bvh(
     check_export(motion, path, (".bvh",))
     if unit not in bvh_scales: raise InputError(f'bvh: unit must be "cm" or "m", got {unit!r}')
     scale,rig,motion = bvh_scales[unit],without_axes(load_rig(skeleton)),on_floor(motion)
-    turns = matrix_to_axis_angle(rig_rotations(rig, motion.poses))
+    turns = in_blocks(lambda poses: matrix_to_axis_angle(rig_rotations(rig, poses)), motion.poses, 24)
     angles = continuous_euler(turns)[:, depth_first(rig)].reshape(len(motion), -1)
     row = " ".join(["%.6f"]*3+["%.4f"]*angles.shape[1])
     head = ["HIERARCHY", *bvh_joint(rig, 0, scale), "MOTION", f"Frames: {len(motion)}", f"Frame Time: {1/motion.fps:.10f}"]
-    frames = [row%tuple(frame) for frame in np.concatenate([scale*motion.trans, angles], axis=1).tolist()]
-    with atomic(path) as scratch: scratch.write_text("\n".join(head+frames)+"\n")
+    frames = (row%(*place, *turned) for place,turned in zip(scale*motion.trans, angles))
+    with atomic(path) as scratch, open(scratch, "w", encoding="utf-8") as file: file.writelines(f"{line}\n" for part in (head, frames) for line in part)
 
 # %% ../../nbs/750_show.export.ipynb #c445b4d6
 components = {"float32": 5126, "uint8": 5121, "uint16": 5123, "uint32": 5125} # glTF's numbers for kinds of numbers
@@ -239,7 +239,7 @@ def add_animation(
         animation.samplers.append(AnimationSampler(input=times, output=values, interpolation="LINEAR"))
 
     track(0, "translation", buffer.add(motion.trans.astype(np.float32), "VEC3"))
-    quaternions = continuous_quaternions(matrix_to_axis_angle(rig_rotations(rig, motion.poses)))
+    quaternions = continuous_quaternions(in_blocks(lambda poses: matrix_to_axis_angle(rig_rotations(rig, poses)), motion.poses, 24))
     for joint in range(len(rig)): track(joint, "rotation", buffer.add(quaternions[:, joint], "VEC4"))
     gltf.animations.append(animation)
 
