@@ -10,11 +10,10 @@ from audio2pose.cli import run as command
 from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph
 from audio2pose.data.music import compose
-from audio2pose.evaluate import (ClipStatistics, JointPositions, ablation_tables, axis_error, beat_scores, bootstrap, validated_clips, validation_error, clip_statistics, evaluate, gaussian,
-                                 gaussian_distance, load_beats, load_clips, nearest_clip, noise_floor, fit_pool, protocols, published_table, published_rows, repeat_seed,
-                                 table_rows, score_row, scored_frames, find_song, swapped_music)
+from audio2pose.evaluate import ablation_tables, evaluate, load_beats, load_clips, nearest_clip, published_table, published_rows, repeat_seed, table_rows, find_song, swapped_music
 from audio2pose.metrics.beat import kinematic_beats
-from audio2pose.metrics.motion import geometric_features, kinetic_features, root_at_origin
+from audio2pose.metrics.motion import gaussian, gaussian_distance
+from audio2pose.metrics.protocols import ClipStatistics, JointPositions, axis_error, beat_scores, bootstrap, validated_clips, validation_error, clip_statistics, noise_floor, fit_pool, protocols, score_row, scored_frames
 from audio2pose.motion import Motion
 
 GOLDEN = Path(__file__).parent/"golden"

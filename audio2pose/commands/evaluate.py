@@ -48,7 +48,8 @@ def evaluate_protocols(
 )->list: # Evaluation, one for each protocol
     "Load motions and songs, and evaluate under each protocol"
     from audio2pose.engine.workers import Resources, WorkerDiedError, map_items
-    from audio2pose.evaluate import evaluate, find_protocol
+    from audio2pose.evaluate import evaluate
+    from audio2pose.metrics.protocols import find_protocol
     for name in names: find_protocol(name)
     results = []
     with progress_stages(3) as begin:
