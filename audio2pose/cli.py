@@ -17,13 +17,15 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import dance, data, evaluate, features, lab, landmarks, lift, motion, retarget, runs, train, video, weights
+from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, motion, retarget, runs, train, video, weights
 from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
 from .core import InputError, asset, data_folder
 
 # %% ../nbs/900_cli.ipynb #d9aa24d4
 app = make_app("From a song to a dancer.", completion=True)
 app.command("dance")(dance.dance)
+app.command("edit")(edit.edit)
+app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.command("retarget")(retarget.retarget)
 app.command("train")(train.train)

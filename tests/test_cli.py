@@ -25,7 +25,7 @@ from audio2pose.motion import Motion
 
 COMMAND = [sys.executable, "-c", "from audio2pose.cli import main; main()"]
 SR = 22_050
-DANCE = {"dance.html", "dance.bvh", "dance.glb", "motion.npz"}
+DANCE = {"dance.html", "dance.bvh", "dance.glb", "motion.npz", "dance.json"}
 
 
 # ---- material
@@ -234,11 +234,11 @@ def test_a_folder_of_songs_with_a_bad_one_among_them(song, capfd, tiny):
     code,out,err = run(capfd, "dance", "songs", "--model", tiny, "--formats", "npz,vrma", "--fps", "30", "--out", "many")
     assert code==1 and "Traceback" not in err
     assert [line.split()[:2] for line in out.splitlines()][:2]==[["made", "one.wav"], ["failed", "two.mp3"]] and out.endswith("1 of 2 made\n")
-    assert {path.name for path in Path("many/one-seed0").iterdir()}=={"motion.npz", "dance.vrma"} and not Path("many/two-seed0").exists()
+    assert {path.name for path in Path("many/one-seed0").iterdir()}=={"motion.npz", "dance.vrma", "dance.json"} and not Path("many/two-seed0").exists()
     assert Motion.load("many/one-seed0/motion.npz").fps==30 and " %" in err # Progress in lines, since this is no terminal
     code,out,err = run(capfd, "dance", "songs", "--model", tiny, "--formats", "npz", "--json", "-q")
     found = json.loads(out)
-    assert code==1 and [bool(one["error"]) for one in found]==[False, True] and list(found[0]["files"])==["motion.npz"] and err==""
+    assert code==1 and [bool(one["error"]) for one in found]==[False, True] and list(found[0]["files"])==["motion.npz", "dance.json"] and err==""
 
 
 @pytest.mark.parametrize("option,value,says", [("--formats", "fbx", "give some of"), ("--size", "721x1", "even numbers"), ("--fps", "0", "1 to 240"), ("--skeleton", "biped", "choose one of mixamo")])

@@ -19,6 +19,7 @@ import typer
 
 # %% ../../nbs/810_commands.dance.ipynb #1622bdce
 from .base import make_app, atomic_folder, escape_line, slug, progress_stages
+from .record import RECORD, command_line, write_record
 from ..core import InputError
 
 # %% ../../nbs/810_commands.dance.ipynb #15a3ed35
@@ -66,7 +67,7 @@ def demo_song(
 formats = {"html": "dance.html", "mp4": "dance.mp4", "bvh": "dance.bvh", "glb": "dance.glb", "vrma": "dance.vrma", "npz": "motion.npz"} # And the names of their files
 
 # %% ../../nbs/810_commands.dance.ipynb #7963ff40
-dance_files = tuple(formats.values())
+dance_files = (*formats.values(), RECORD)
 
 # %% ../../nbs/810_commands.dance.ipynb #28e22615
 def film_size(
@@ -202,6 +203,8 @@ def make_dance(
     "Generate a dance and write all files"
     from audio2pose.audio import load
     title = "Demo track" if song is None else song.stem
+    options = dict(seed=seed, style=style, energy=energy, seed_motion=seed_motion, model=model, commit=commit, film="mp4" in output.formats, beats=beats, bpm=bpm, first_beat=first_beat)
+    command = command_line("dance", song, options, None, dict(energy=1., film=True))
     song = song or demo_song(scratch)
     audio_data,perform = load(song),motion_generator(model, seed, style, energy, seed_motion, commit)
     chosen = requested_beats(beats, bpm, first_beat, len(audio_data[0])/audio_data[1])
@@ -213,6 +216,7 @@ def make_dance(
         begin("dancing")
         motion = perform(features, found.step_times())
         write_files(motion, song, title, found, scratch, output, begin, sys.stderr.isatty() and not (lines or quiet))
+        if "npz" in output.formats: write_record(scratch, song, found, [command])
     return dance_summary(motion, found.times)
 
 # %% ../../nbs/810_commands.dance.ipynb #0f6b99e3
