@@ -1,5 +1,6 @@
 "Evaluation: protocols against golden numbers, intervals that cover, baselines in their places, and everything that can be wrong with a folder"
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -352,7 +353,7 @@ def test_real_slices(shared):
 def ask(capfd, *arguments):
     code = command([str(argument) for argument in arguments])
     said = capfd.readouterr()
-    return code, said.out, said.err
+    return code, said.out, re.sub(r"^ *\d+ % .*\n", "", said.err, flags=re.M) # Without how far it was
 
 
 def test_command(folders, capfd, tmp_path):
