@@ -55,23 +55,21 @@ def typer_parameter(
 
 # %% ../../nbs/835_commands.train.ipynb #200ba0d7
 def with_options(
+    function:Callable, # Takes `**options`
     options:tuple[Option, ...],
-)->Callable: # A decorator
-    "Let a function's `**options` be these, for typer"
-    def decorated(function):
-        told = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-        parameters = [*told, *map(typer_parameter, options)]
-        function.__signature__ = inspect.Signature(parameters)
-        function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return function
-    return decorated
+)->Callable: # The same, with these in its signature
+    "A function as typer reads it"
+    def command(**given): return function(**given)
+    told = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [*told, *map(typer_parameter, options)]
+    command.__name__,command.__doc__,command.__signature__ = function.__name__,function.__doc__,inspect.Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 # %% ../../nbs/835_commands.train.ipynb #02078dd1
 app = make_app("Train a model.")
 
 # %% ../../nbs/835_commands.train.ipynb #89d845e7
-@app.command()
-@with_options(TRAIN_OPTIONS)
 def train(
     data:Annotated[Path|None, typer.Argument(help="Prepared folder, its windows, or a tree as `data synth` writes it.", show_default="DATA/synthetic")]=None,
     out:Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]=Path("outputs/train"),
@@ -86,3 +84,5 @@ def train(
     with lock_folder(out): store = open_store(source) # Whoever comes second hears it before anything is prepared; `training.train` locks the folder again
     training.train(store, config, model_config, out, resume=not options["restart"], device=options["device"])
     typer.echo(escape_line(str((out/"model").absolute())))
+
+app.command()(with_options(train, TRAIN_OPTIONS))
