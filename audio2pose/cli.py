@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, motion, retarget, runs, train, video, weights
+from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, motion, reduce, retarget, runs, train, video, weights
 from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
 from .core import InputError, asset, data_folder
 
@@ -35,6 +35,7 @@ app.command("lift")(lift.lift)
 app.command("motion")(motion.motion)
 app.command("overlay")(motion.overlay)
 app.command("video")(video.video)
+app.command("reduce")(reduce.reduce)
 app.command("features")(features.features)
 app.add_typer(weights.app, name="weights")
 app.command("run")(runs.run)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['layouts', 'camera_distance', 'seed_storage', 'visibility', 'raw_score', 'layout_points', 'keypoint_names',
            'Landmarks', 'subset', 'Storage', 'scale_and_shift', 'to_array', 'from_array', 'sidecar_metadata', 'save',
-           'Sidecar', 'read_sidecar', 'load', 'coco_annotation', 'write_coco', 'pose_components', 'write_pose']
+           'Sidecar', 'read_sidecar', 'load', 'coco_annotation', 'write_coco', 'pose_components', 'write_pose',
+           'box_iou']
 
 # %% ../nbs/070_landmarks.ipynb #ec38b9bf
 import json
@@ -319,3 +320,14 @@ def write_pose(
     header = PoseHeader(.2, PoseHeaderDimensions(*landmarks.size, 0), pose_components(landmarks.layout))
     body = NumPyPoseBody(landmarks.fps, np.nan_to_num(landmarks.points[:, None, :, :3]), sure[:, None])
     with atomic(path) as scratch, open(scratch, "wb") as file: Pose(header, body).write(file)
+
+# %% ../nbs/070_landmarks.ipynb #67a57107
+def box_iou(
+    a:Float[np.ndarray, "N 4"],
+    b:Float[np.ndarray, "M 4"],
+)->Float[np.ndarray, "N M"]: # Intersection over union
+    "How much boxes overlap"
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:])-np.maximum(a[:, None, :2], b[None, :, :2])
+    common = sides.clip(0).prod(-1)
+    areas = [(x[:, 2:]-x[:, :2]).prod(-1) for x in (a, b)]
+    return common/np.maximum(areas[0][:, None]+areas[1][None]-common, 1e-12)

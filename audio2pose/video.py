@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['unordered', 'Video', 'open_video', 'Orientation', 'orientation_of', 'pixel_aspect', 'stored_size', 'probe', 'Clock',
-           'DecodedFrame', 'decode_frames', 'frame_to_bgr', 'Cut', 'sampling_times', 'legacy_sampling_times',
+           'DecodedFrame', 'decode_frames', 'to_picture', 'Cut', 'sampling_times', 'legacy_sampling_times',
            'merged_spans', 'nearest_frames', 'Frame', 'frames', 'QueueTimes', 'Prefetcher', 'put']
 
 # %% ../nbs/060_video.ipynb #9934def4
@@ -186,14 +186,15 @@ def decode_frames(
                 return
 
 # %% ../nbs/060_video.ipynb #4ba516a4
-def frame_to_bgr(
+def to_picture(
     frame, # Of av
     aspect:float=1., # Width of a pixel over its height, from `pixel_aspect`
-)->UInt8[np.ndarray, "H W 3"]: # Blue, green, red; as a player shows it
+    format:str="bgr24", # Order of the colours; "rgb24"
+)->UInt8[np.ndarray, "H W 3"]: # As a player shows it
     "A frame as a picture"
     shown,(width, height) = orientation_of(frame),stored_size(frame, aspect)
-    if width!=frame.width: frame = frame.reformat(width=width, height=height, format="bgr24")
-    image = frame.to_ndarray(format="bgr24")
+    if width!=frame.width: frame = frame.reformat(width=width, height=height, format=format)
+    image = frame.to_ndarray(format=format)
     if shown.transpose: image = image.transpose(1, 0, 2)
     return np.ascontiguousarray(image[::-1 if shown.flip_y else 1, ::-1 if shown.flip_x else 1])
 
@@ -268,7 +269,7 @@ def nearest_frames(
 class Frame(NamedTuple):
     "A decoded picture, and the sample times it was chosen for"
     time:float # When it is shown, s
-    picture:UInt8[np.ndarray, "H W 3"] # Blue, green, red
+    picture:UInt8[np.ndarray, "H W 3"] # Blue, green, red, unless the other order was asked for
     requested:list[tuple[int, float]] # (number of the cut, moment it stands for), in order
 
 # %% ../nbs/060_video.ipynb #e3c80f1b
@@ -277,6 +278,7 @@ def frames(
     cuts:list[Cut],
     requested:list[Float[np.ndarray, "_"]]|None=None, # Moments of each cut; None: every frame of it
     notes:dict|None=None, # Told whether the file was `cut_off`
+    format:str="bgr24", # Order of the colours; "rgb24"
 )->Iterator[Frame]:
     "Pictures for all cuts of a file, in one pass"
     notes = {} if notes is None else notes
@@ -284,10 +286,10 @@ def frames(
     if requested is None:
         for frame in stream:
             for_whom = [(i, frame.time) for i,cut in enumerate(cuts) if cut.start-1e-6<=frame.time<cut.end-1e-6]
-            if for_whom: yield Frame(frame.time, frame_to_bgr(frame.frame, frame.aspect), for_whom)
+            if for_whom: yield Frame(frame.time, to_picture(frame.frame, frame.aspect, format), for_whom)
         return
     targets = sorted((float(moment), i) for i,times in enumerate(requested) for moment in times)
-    for frame,found in nearest_frames(stream, targets): yield Frame(frame.time, frame_to_bgr(frame.frame, frame.aspect), [(i, moment) for moment,i in found])
+    for frame,found in nearest_frames(stream, targets): yield Frame(frame.time, to_picture(frame.frame, frame.aspect, format), [(i, moment) for moment,i in found])
 
 # %% ../nbs/060_video.ipynb #ed6df5c5
 @dataclass

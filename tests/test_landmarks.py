@@ -21,10 +21,11 @@ from audio2pose import cli
 from audio2pose.commands.base import invoke
 from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import InvalidRow, Segment, Videos, name_error, read_segments, read_table
-from audio2pose.extract import landmarks as stage
+from audio2pose.extract import clips, networks
 from audio2pose.engine.ledger import read_ledger
 from audio2pose.engine.workers import Resources
-from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
+from audio2pose.extract.landmarks import extract, throughput_summary
+from audio2pose.extract.settings import ComputeConfig, LandmarkConfig, Weights, find_weights
 from audio2pose.landmarks import Landmarks, Storage
 from audio2pose.models import rtmdet, rtmw3d
 from audio2pose.models.rtmdet import ModelSize
@@ -74,7 +75,7 @@ def yellow(monkeypatch):
             picture = shot.picture_batch.pictures[shot.row].numpy()
             areas = [(x.start, y.start, x.stop, y.stop) for y,x in find_objects(label((picture[..., 2]>160) & (picture[..., 0]<120))[0]) if (x.stop-x.start)*(y.stop-y.start)>100]
             shot.detections = np.array(areas, np.float32).reshape(-1, 4),np.full(len(areas), .9, np.float32)
-    monkeypatch.setattr(stage, "detect", detect)
+    monkeypatch.setattr(networks, "detect", detect)
     return looked
 
 
@@ -137,8 +138,8 @@ def test_the_largest_is_followed_and_never_exchanged(films, run, yellow):
 def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, yellow, monkeypatch):
     film(films/"leave.mp4", leaver)
     film(films/"empty.mp4", nobody)
-    seen,pose = [],stage.pose
-    monkeypatch.setattr(stage, "pose", lambda networks, crops, refine: (seen.extend(crops), pose(networks, crops, refine))[1])
+    seen,pose = [],networks.pose
+    monkeypatch.setattr(networks, "pose", lambda networks, crops, refine: (seen.extend(crops), pose(networks, crops, refine))[1])
     _,_,out = run(films)
     assert ends(out)=={"leave": "made", "empty": "no_person"}
     clip = Landmarks.load(out/"leave.npy")
@@ -185,15 +186,15 @@ def test_batches_and_neighbours_change_nothing(films, run, tmp_path):
 
 def test_the_stage_computes_what_the_models_do(tiny):
     "Fused, in batches of several sizes of pictures, against picture by picture as the models' own rooms do it"
-    networks = stage.load_networks(stage.find_weights("rtmdet_nano", "random"), stage.Weights("rtmw3d_tiny", None, None), "fp32", torch.device("cpu"))
+    both = networks.load_networks(find_weights("rtmdet_nano", "random"), Weights("rtmw3d_tiny", None, None), "fp32", torch.device("cpu"))
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (h//8, w//8, 3), np.uint8).repeat(8, 0).repeat(8, 1) for h,w in ((120, 160), (200, 96), (120, 160))]
-    shots = [stage.ClipFrame(0., picture, []) for picture in pictures]
-    stage.batch_by_size(shots)
+    shots = [clips.ClipFrame(0., picture, []) for picture in pictures]
+    clips.batch_by_size(shots)
     boxes = np.array([[10, 20, 60, 110], [-5, 0, 90, 200], [100, 50, 180, 130]], np.float32)
-    points = stage.pose(networks, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
-    detector,pose = stage.random_network(rtmdet.RTMDet, "nano"),stage.random_network(rtmw3d.RTMW3D, tiny)
-    for shot,found,picture,box,ours in zip(shots, stage.detect_batch(networks, shots, .05), pictures, boxes, points):
+    points = networks.pose(both, [networks.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
+    detector,pose = networks.random_network(rtmdet.RTMDet, "nano"),networks.random_network(rtmw3d.RTMW3D, tiny)
+    for shot,found,picture,box,ours in zip(shots, networks.detect_batch(both, shots, .05), pictures, boxes, points):
         alone = torch.from_numpy(picture)[None]
         (wanted,scores), = rtmdet.detect(detector, alone)
         assert len(found[0])==len(wanted)>0
@@ -225,8 +226,8 @@ def test_what_is_beyond_the_picture_and_beyond_one_survives(films, run, yellow, 
 
 def test_raw_scores_above_one_are_kept(films, run, yellow, monkeypatch):
     film(films/"a.mp4", walker, .4)
-    pose = stage.pose
-    monkeypatch.setattr(stage, "pose", lambda *args: pose(*args)*np.float32([1, 1, 1, 0])+np.float32([-500, 0, 0, 9.5]))
+    pose = networks.pose
+    monkeypatch.setattr(networks, "pose", lambda *args: pose(*args)*np.float32([1, 1, 1, 0])+np.float32([-500, 0, 0, 9.5]))
     clip = Landmarks.load(run(films)[2]/"a.npy")
     assert (clip.points[..., 3]==9.5).all() and (clip.points[..., 0]<0).all()
 
@@ -237,17 +238,17 @@ FILM = Video(Path("a.mp4"), 640, 480, 30., 10.)
 
 @pytest.mark.parametrize("fps, taken", [(24000/1001, True), (60.03, True), (24., True), (23., False), (62., False), (0., False)])
 def test_rates_have_some_tolerance(fps, taken):
-    assert (stage.rejection_reason(Segment("a", "a"), replace(FILM, fps=fps), LandmarkConfig(fps=(24, 60)), 10.) is None)==taken
+    assert (clips.rejection_reason(Segment("a", "a"), replace(FILM, fps=fps), LandmarkConfig(fps=(24, 60)), 10.) is None)==taken
 
 
 def test_moments_begin_with_the_first_frame_and_the_counter_does_not():
     cut = Cut("a", 0, 3)
-    wanted,rate = stage.sample_times(cut, FILM, 10., LandmarkConfig(rate=24))
+    wanted,rate = clips.sample_times(cut, FILM, 10., LandmarkConfig(rate=24))
     assert (len(wanted), wanted[0], rate)==(72, 0, 24)
-    with_progress,_ = stage.sample_times(cut, FILM, 10., LandmarkConfig(rate=24, sampler="counting"))
+    with_progress,_ = clips.sample_times(cut, FILM, 10., LandmarkConfig(rate=24, sampler="counting"))
     assert (with_progress[:7]*30).round().tolist()==[1, 2, 3, 4, 6, 7, 8] and len(with_progress)==72
-    assert stage.sample_times(cut, FILM, 10., LandmarkConfig(rate=60)) == (None, 30.), "frames are not invented"
-    skipped,rate = stage.sample_times(cut, FILM, 10., LandmarkConfig(sampler="counting", skip_by=2))
+    assert clips.sample_times(cut, FILM, 10., LandmarkConfig(rate=60)) == (None, 30.), "frames are not invented"
+    skipped,rate = clips.sample_times(cut, FILM, 10., LandmarkConfig(sampler="counting", skip_by=2))
     assert (skipped[:3]*30).round().tolist()==[0, 2, 4] and rate==15
 
 
@@ -464,7 +465,7 @@ def test_two_workers_share_the_work(films, tmp_path, monkeypatch, engine):
     call = dict(settings=LandmarkConfig(detector="nano", people="largest", threshold=0, low_threshold=0, rate=5), weights=RANDOM, progress=False)
     report,_ = extract(films, tmp_path/"out", **call, engine=engine, resources=Resources(2))
     assert dict(report.outcomes)==dict(made=2)
-    assert "the networks" in stage.throughput_summary(tmp_path/"out", report)
+    assert "the networks" in throughput_summary(tmp_path/"out", report)
     extract(films, tmp_path/"here", **call)
     for name in "ab": np.testing.assert_allclose(Landmarks.load(tmp_path/f"out/{name}.npy").points, Landmarks.load(tmp_path/f"here/{name}.npy").points, atol=1e-3)
     again,_ = extract(films, tmp_path/"out", **call, engine=engine, resources=Resources(2))
@@ -487,12 +488,12 @@ def test_ten_thousand_segments_start_and_resume(films, run, tmp_path, tiny):
 def test_memory_is_flat(films, run, yellow, monkeypatch):
     "However long a video is, few of its pictures are held at a time"
     alive,most = weakref.WeakSet(),[]
-    class Counted(stage.PictureBatch):
+    class Counted(clips.PictureBatch):
         def __init__(self, pictures):
             super().__init__(pictures)
             alive.add(self)
             most.append(sum(len(group.pictures) for group in list(alive)))
-    monkeypatch.setattr(stage, "PictureBatch", Counted)
+    monkeypatch.setattr(clips, "PictureBatch", Counted)
     film(films/"a.mp4", walker, 4.)
     for name in "bcde": film(films/f"{name}.mp4", leaver, 1.6)
     gc.collect()
@@ -504,8 +505,8 @@ def test_memory_is_flat(films, run, yellow, monkeypatch):
 
 
 def test_pictures_of_8k_make_small_bundles():
-    shots = [stage.ClipFrame(0., np.zeros((400, 500, 3), np.uint8), []) for _ in range(10)]
-    assert [len(chunk.events) for chunk in stage.chunked(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
+    shots = [clips.ClipFrame(0., np.zeros((400, 500, 3), np.uint8), []) for _ in range(10)]
+    assert [len(chunk.events) for chunk in clips.chunked(iter(shots), 16, 1_500_000)]==[3, 3, 3, 1]
 
 
 # ---- the command, and real people

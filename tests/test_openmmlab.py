@@ -250,15 +250,16 @@ def test_the_stage_by_mmdetection_and_mmpose(rtmpose3d, tmp_path):
 
 def test_the_stage_asks_mmpose_for_each_crop(rtmpose3d):
     "Whatever the order of crops and the sizes of pictures"
-    from audio2pose.extract import landmarks as stage
-    weights = [stage.find_weights(name, "random") for name in ("rtmdet_nano", "rtmw3d_l")]
-    networks = stage.load_networks(*weights, "fp32", torch.device("cpu"), "mmpose")
+    from audio2pose.extract import clips, networks
+    from audio2pose.extract.settings import find_weights
+    weights = [find_weights(name, "random") for name in ("rtmdet_nano", "rtmw3d_l")]
+    both = networks.load_networks(*weights, "fp32", torch.device("cpu"), "mmpose")
     pictures = [picture(192, 320, 1), picture(240, 200, 2), picture(192, 320, 3)]
-    shots = [stage.ClipFrame(0., one, []) for one in pictures]
-    stage.batch_by_size(shots)
+    shots = [clips.ClipFrame(0., one, []) for one in pictures]
+    clips.batch_by_size(shots)
     boxes = np.array([[20, 10, 90, 180], [40, 30, 150, 220], [100, 20, 300, 190]], np.float32)
-    points = stage.pose(networks, [stage.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
-    for one,shot,box,seen,found in zip(pictures, shots, boxes, points, stage.detect_batch(networks, shots, .05)):
+    points = networks.pose(both, [networks.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
+    for one,shot,box,seen,found in zip(pictures, shots, boxes, points, networks.detect_batch(both, shots, .05)):
         alone = torch.from_numpy(one)[None]
         expected,scores = openmmlab.estimate_poses(networks.pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
         np.testing.assert_allclose(seen[:, 3], scores[0], rtol=1e-4, atol=1e-3)

@@ -83,7 +83,7 @@ def resolve_backend(
     "Auto is what other options point to, else what there are weights for, else MediaPipe"
     from importlib.util import find_spec
     from audio2pose.core import data_folder
-    from audio2pose.models.weights import known_weights
+    from audio2pose.models.published import known_weights
     if backend!="auto": return backend, ""
     if pose in ("lite", "full", "heavy") or str(pose_weights).endswith(".task"): return "mediapipe", ""
     if detector_weights or pose_weights or pose: return "native", ""
@@ -147,7 +147,7 @@ def landmark_config(
         detector=options.detector, pose=options.pose or ("l" if ours else "full"), precision=resolve_precision(options.precision, options.device, options.backend),
         rate=rate, sampler="counting" if options.skip else options.sampler, skip_by=options.skip or 1, min_seconds=low, max_seconds=high, fps=parse_range(options.fps, "--fps", (24., 60.) if seed else default_range(options.source, 24, 60)),
         detect_every=options.detect_every, threshold=threshold, low_threshold=min(.2, threshold), containment=1. if seed else .8, people=options.people or ("any" if seed else "fraction"), keypoint_threshold=options.kpt_threshold, use_manifest_boxes=options.boxes,
-        layout="seed" if seed else options.points, storage=storage, refine=options.refine, extra_formats=tuple(options.extra_formats or ()), backend=options.backend, max_people=options.max_people)
+        layout="seed" if seed else options.points, storage=storage, refine=options.refine, extra_formats=tuple(options.extra_formats or ()), backend=options.backend, max_people=options.max_people, category=options.category)
 
 # %% ../../nbs/830_commands.landmarks.ipynb #73eb1717
 def compat_summary(
@@ -184,6 +184,7 @@ def landmarks(
     detector_weights:Annotated[str|None, typer.Option(help="A file, or random; without it the published ones are fetched once.")]=None,
     pose:Annotated[str|None, typer.Option(help="RTMW3D: l, or x; MediaPipe: full, or lite or heavy.")]=None,
     pose_weights:Annotated[str|None, typer.Option(help="A file, or random; without it the published ones are fetched once.")]=None,
+    category:Annotated[int, typer.Option(min=0, help="Class of the detector that counts, where its file tells several apart, as those of 80 classes do; 0 is a person.")]=0,
     device:Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]="auto",
     backend:Annotated[str, typer.Option(help="native, mediapipe (33 points), mmpose (MMDetection and MMPose themselves; slow), or auto: those whose weights are here.")]="auto",
     precision:Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: bf16 on a GPU.")]="auto",

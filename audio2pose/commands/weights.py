@@ -17,7 +17,7 @@ from ..core import data_folder
 # %% ../../nbs/845_commands.weights.ipynb #3b9729e8
 def list_lines()->list[str]:
     "The shipped model, and the names that can be fetched"
-    from audio2pose.models.weights import known_weights, recorded_sha256, trained_on
+    from audio2pose.models.published import known_weights, recorded_sha256, trained_on
     folder = data_folder()/"weights"
     noted,lines = recorded_sha256(folder),[f"* {'shipped':<27}FACT, made for this package; dance uses it unless told"]
     for name,(url,digits) in known_weights.items():

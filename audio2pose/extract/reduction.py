@@ -43,7 +43,7 @@ MISSING = -999. # What older data have where nothing was seen
 
 # %% ../../nbs/520_extract.reduction.ipynb #0edbd5ba
 def to_points(
-    array:np.ndarray, # (T, K, 4) or (T, 4K), K in 85, 133, 543
+    array:np.ndarray, # (T, K, 4), (T, K, 3) without scores, or (T, 4K) with K in 85, 133, 543
     where:str="reduction", # Said in errors
 )->Float[np.ndarray, "T K 4"]: # NaN where nothing was seen
     "Stored landmarks as points"
@@ -51,10 +51,11 @@ def to_points(
     flat = {4*count: count for count in (85, 133, 543)}
     if array.ndim==2 and array.shape[1] in (255, 170): raise InputError(f"{where}: {array.shape[1]} numbers per frame: this clip was reduced already")
     if array.ndim==2 and array.shape[1] in flat: array = array.reshape(len(array), flat[array.shape[1]], 4)
-    if array.ndim!=3 or array.shape[2]!=4 or array.shape[1] not in flat.values():
-        raise InputError(f"{where}: landmarks must be (T, K, 4) or (T, 4K) with 85, 133 or 543 points, got {array.shape}")
-    points = array.astype(float)
-    lost = (points==0).all(-1)|(points[..., :3]==MISSING).any(-1)|~np.isfinite(points[..., :3]).all(-1)
+    if array.ndim!=3 or array.shape[2] not in (3, 4) or not array.shape[1]:
+        raise InputError(f"{where}: landmarks must be (T, K, 4), (T, K, 3) without scores, or (T, 4K) with 85, 133 or 543 points, got {array.shape}")
+    points = np.full((*array.shape[:2], 4), np.nan)
+    points[..., :array.shape[2]] = array
+    lost = (array==0).all(-1)|(points[..., :3]==MISSING).any(-1)|~np.isfinite(points[..., :3]).all(-1)
     points[lost] = np.nan
     return points
 
@@ -83,6 +84,7 @@ class ReductionConfig:
     box_score:float|None = None # Points with a smaller score do not stretch the box; they may lie outside of 0..1
     missing:str = "nan" # or "-999", in rows
     compat:str|None = None # "seed": the numbers of the older stage
+    keep_score:bool = False # The score of every point after its place, so that 85 points give 340 numbers
 
     def __post_init__(self):
         for name,allowed in (("mode", box_modes), ("missing", ("nan", "-999")), ("compat", (None, "seed"))):
@@ -99,6 +101,7 @@ class ReducedClip:
     low:Float[np.ndarray, "3"] # Lower corner of the box, in the units of the points
     sides:Float[np.ndarray, "3"] # What each axis was divided by; infinite if nothing extends along it
     missing:str = "nan" # What rows have where nothing was seen
+    scores:Float[np.ndarray, "T K"]|None = None # As they were, where they are kept
 
     @property
     def valid(self)->Bool[np.ndarray, "T K"]:
@@ -107,7 +110,8 @@ class ReducedClip:
 
     def to_rows(self)->Float[np.ndarray, "T F"]: # float32; 85 points give 255 numbers, or 170 without z
         "One row per frame"
-        flat = self.values.reshape(len(self.values), int(np.prod(self.values.shape[1:]))).astype(np.float32)
+        values = self.values if self.scores is None else np.concatenate([self.values, np.where(self.valid, self.scores, np.nan)[..., None]], -1)
+        flat = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float32)
         return np.where(np.isnan(flat), np.float32(MISSING), flat) if self.missing=="-999" else flat
 
     def inverse_transform(self)->Float[np.ndarray, "T K C"]:
@@ -129,7 +133,7 @@ def reduce_points(
     counts = valid&(score>=config.box_score) if config.box_score is not None else valid
     low,sides = clip_box(selected[counts][:, :3], config.mode)
     values = np.where(valid[..., None], (selected[..., :3]-low)/sides, np.nan)
-    return ReducedClip(values[..., :2] if config.drop_z else values, low, sides, config.missing)
+    return ReducedClip(values[..., :2] if config.drop_z else values, low, sides, config.missing, selected[..., 3] if config.keep_score else None)
 
 # %% ../../nbs/520_extract.reduction.ipynb #2f70b783
 def reduce_landmarks(
@@ -161,9 +165,10 @@ def to_seed_points(
     array:np.ndarray, # (T, K, 4) or (T, 4K)
 )->Float[np.ndarray, "T K 4"]: # NaN in frames of zeros alone
     "The older stage's view of what was seen"
-    points = array.reshape(to_points(array).shape).astype(np.float32).astype(float)
+    shape = to_points(array).shape
+    points = array.reshape(*shape[:2], -1).astype(np.float32).astype(float)
     points[(points==0).all((1, 2))] = np.nan
-    return points
+    return points if points.shape==shape else np.pad(points, ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
 
 # %% ../../nbs/520_extract.reduction.ipynb #509c1eb7
 def reduce_file(
@@ -210,4 +215,5 @@ def reduce_folder(
     if Path(out).resolve()==folder.resolve(): raise InputError(f"{folder}: the rows would replace the landmarks; give another folder")
     jobs = [Job(str(path), {path.relative_to(folder).with_suffix("").as_posix(): {}}, file_stamp(path)) for path in files]
     settings = dict(asdict(config), size=size, stage="reduction")
+    if not config.keep_score: settings.pop("keep_score")
     return run_jobs(jobs, Reduction(Path(out), config, size), out, settings, "serial" if workers==1 else "processes", Resources(workers), progress=progress)

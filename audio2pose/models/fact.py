@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from ..documents import disk_errors, parse_json, read_text
 from ..core import InputError, asset, atomic
 from .tensorflow import TensorBundle, find_bundle, variables
-from .weights import check_state_dict, fetch_hub, load_strict, hub_name, load_state_dict, rename_keys
+from .published import fetch_hub, hub_name
+from .weights import check_state_dict, load_strict, load_state_dict, rename_keys
 
 # %% ../../nbs/410_models.fact.ipynb #0405c315
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from ..documents import disk_errors, parse_json
 from .fact import FACT, FACTConfig, config_from_json, find_config, keras_state, sizes_from_state
 from .motionbert import ActionNet, DSTformer, MeshRegressor, infer_config, to_official_names, empty_task_model
 from .retrieval import Retrieval
-from .rtmdet import RTMDet, detector_sizes, from_onnx
+from .rtmdet import RTMDet, detector_sizes, from_onnx, select_category
 from .rtmw3d import RTMW3D, pose_sizes
 from .tensorflow import TensorBundle, find_bundle, variables
-from .weights import file_sha256, known_weights, load_contents, mismatches, trained_on
+from .published import file_sha256, known_weights, trained_on
+from .weights import load_contents, mismatches
 
 # %% ../../nbs/480_models.identify.ipynb #341561c0
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def match_openmmlab(
     if name is None: return Match(f"{kind.__name__} of another size ({len(stem)} channels at first; there are {', '.join(sizes)})")
     with torch.device("meta"): model = kind(name)
     outputs = state.get("bbox_head.rtm_cls.0.bias")
-    return Match(f"{kind.__name__}-{name}", model, state, f"it tells {len(outputs)} classes apart" if outputs is not None and len(outputs)>1 else "")
+    many = outputs is not None and outputs.ndim==1 and len(outputs)>1
+    return Match(f"{kind.__name__}-{name}{f' of {len(outputs)} classes' if many else ''}", model, select_category(state) if many else state)
 
 # %% ../../nbs/480_models.identify.ipynb #cc5b1c34
 def match_retrieval(

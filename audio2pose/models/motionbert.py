@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from ..core import InputError, atomic
 from ..documents import disk_errors
-from .weights import check_state_dict, fetch_known, file_sha256, load_strict, known_weights, load_state_dict, rename_keys
+from .published import fetch_known, file_sha256, known_weights
+from .weights import check_state_dict, load_strict, load_state_dict, rename_keys
 from .onednn import has_onednn, onednn_linear, math_attention
 from ..skeleton import H36M_17, SMPL_24
 

@@ -24,9 +24,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from ..core import InputError, require
-from .rtmdet import detector_sizes, read_state_dict
+from .rtmdet import detector_sizes, read_state_dict, select_category
 from .rtmw3d import camera_distance, pose_mean, pose_sizes, pose_std, pose_input
-from .weights import fetch_known, load_strict, load_state_dict
+from .published import fetch_known
+from .weights import load_strict, load_state_dict
 
 # %% ../../nbs/460_models.openmmlab.ipynb #e98eaea7
 def nms(
@@ -192,11 +193,12 @@ def build_detector(
 def load_rtmdet(
     name:str="m", # "nano" or "m"
     weights:str|os.PathLike|None=None, # A file; None: the published one, downloaded once
+    category:int=0, # The class that counts, of those that the file tells apart
 )->nn.Module: # In evaluation mode, on the CPU
     "MMDetection's RTMDet with trained weights"
     model = build_detector(name)
     path = Path(weights) if weights is not None else fetch_known(f"rtmdet_{name}")
-    return load_strict(model, read_state_dict(path), str(path)).requires_grad_(False)
+    return load_strict(model, select_category(read_state_dict(path), category, str(path)), str(path)).requires_grad_(False)
 
 # %% ../../nbs/460_models.openmmlab.ipynb #857cec26
 def check_precision(

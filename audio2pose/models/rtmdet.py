@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['strides', 'detector_sizes', 'detector_mean', 'detector_std', 'ConvModule', 'DepthwiseSeparableConvModule',
            'CSPNeXtBlock', 'ChannelAttention', 'CSPLayer', 'SPPBottleneck', 'ModelSize', 'backbone_stage', 'CSPNeXt',
-           'CSPNeXtPAFPN', 'RTMDetHead', 'RTMDet', 'read_state_dict', 'load_rtmdet', 'module_name', 'conv_state_dict',
-           'from_onnx', 'linear_taps', 'resize', 'letterbox_size', 'letterbox', 'normalise', 'top_cells', 'box_iou',
-           'nms', 'decode_detections', 'detect']
+           'CSPNeXtPAFPN', 'RTMDetHead', 'RTMDet', 'read_state_dict', 'select_category', 'load_rtmdet', 'module_name',
+           'conv_state_dict', 'from_onnx', 'linear_taps', 'resize', 'letterbox_size', 'letterbox', 'normalise',
+           'top_cells', 'nms', 'decode_detections', 'detect']
 
 # %% ../../nbs/440_models.rtmdet.ipynb #8489ac3d
 import os
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import InputError, require
-from .weights import fetch_known, load_strict, load_state_dict
+from ..landmarks import box_iou
+from .published import fetch_known
+from .weights import load_strict, load_state_dict
 
 # %% ../../nbs/440_models.rtmdet.ipynb #24b54339
 class ConvModule(nn.Module):
@@ -201,14 +203,28 @@ def read_state_dict(
     return from_onnx(path) if Path(path).suffix==".onnx" else load_state_dict(path)
 
 # %% ../../nbs/440_models.rtmdet.ipynb #69fb0c92
+def select_category(
+    state:dict[str, Tensor], # Of a detector of one class or of many
+    category:int=0, # The class that counts; a person is 0 in COCO
+    where:str="weights", # Said in errors
+)->dict[str, Tensor]: # Of a detector of that class alone
+    "Leave the other classes out of the last layer: what a detector says of one does not depend on them"
+    found = dict(state)
+    for name in [f"bbox_head.rtm_cls.{level}.{kind}" for level in range(3) for kind in ("weight", "bias")]:
+        if name not in state or not state[name].ndim: continue
+        if category>=len(state[name]): raise InputError(f"{where}: there is no class {category}, it tells {len(state[name])} apart, counted from 0")
+        found[name] = state[name][category:category+1]
+    return found
+
 def load_rtmdet(
     name:str="m", # "nano" or "m"
     weights:str|os.PathLike|None=None, # A file; None: the published one, downloaded once
+    category:int=0, # The class that counts, of those that the file tells apart
 )->RTMDet: # In evaluation mode, on the CPU
     "A detector with trained weights"
     model = RTMDet(name).eval()
     path = Path(weights) if weights is not None else fetch_known(f"rtmdet_{name}")
-    return load_strict(model, read_state_dict(path), str(path)).requires_grad_(False)
+    return load_strict(model, select_category(read_state_dict(path), category, str(path)), str(path)).requires_grad_(False)
 
 # %% ../../nbs/440_models.rtmdet.ipynb #c6c785a9
 def module_name(
@@ -332,17 +348,6 @@ def top_cells(
     sides = distances.flatten(2).transpose(1, 2).gather(1, cells[..., None].expand(-1, -1, 4))
     place = torch.stack([cells%width, cells//width], -1)*float(stride)
     return scores, torch.cat([place-sides[..., :2], place+sides[..., 2:]], -1)
-
-# %% ../../nbs/440_models.rtmdet.ipynb #67a57107
-def box_iou(
-    a:Float[np.ndarray, "N 4"],
-    b:Float[np.ndarray, "M 4"],
-)->Float[np.ndarray, "N M"]: # Intersection over union
-    "How much boxes overlap"
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:])-np.maximum(a[:, None, :2], b[None, :, :2])
-    common = sides.clip(0).prod(-1)
-    areas = [(x[:, 2:]-x[:, :2]).prod(-1) for x in (a, b)]
-    return common/np.maximum(areas[0][:, None]+areas[1][None]-common, 1e-12)
 
 # %% ../../nbs/440_models.rtmdet.ipynb #0ab285ac
 def nms(

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ..core import InputError
 from .rtmdet import ConvModule, CSPNeXt, CSPNeXtPAFPN, ModelSize, normalise
-from .weights import fetch_known, load_strict, load_state_dict
+from .published import fetch_known
+from .weights import load_strict, load_state_dict
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #c856777c
 class ScaleNorm(nn.Module):

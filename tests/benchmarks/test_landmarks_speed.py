@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audio2pose.extract import landmarks as stage
 from audio2pose.engine.ledger import Job
-from audio2pose.extract.landmarks import Extraction, ComputeConfig, LandmarkConfig, Weights, extract, load_networks, random_network
-from audio2pose.data.manifest import Segment
+from audio2pose.extract import networks as networks_room
+from audio2pose.extract.landmarks import Extraction, extract, video_jobs
+from audio2pose.extract.networks import load_networks, random_network
+from audio2pose.extract.settings import ComputeConfig, LandmarkConfig, Weights
+from audio2pose.data.manifest import Segment, read_segments
 from audio2pose.models import rtmdet, rtmw3d
 from audio2pose.models.rtmdet import RTMDet, top_cells, detector_mean, detector_std, letterbox_size, decode_detections, strides
 from audio2pose.models.rtmw3d import RTMW3D, crop_regions, pose_mean, pose_std
@@ -63,8 +65,8 @@ def usual_loop(path, detector, pose, count):
 def our_stage(path, networks, settings, compute, out, monkeypatch):
     "The same through the stage"
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "decode_detections", lambda *args: (decode_detections(*args), (BOX, np.ones(1, np.float32)))[1])
-        patch.setattr(stage, "load_networks", lambda *args: networks)
+        patch.setattr(networks_room, "decode_detections", lambda *args: (decode_detections(*args), (BOX, np.ones(1, np.float32)))[1])
+        patch.setattr(networks_room, "load_networks", lambda *args: networks)
         weights = Weights("rtmdet_m", None, None),Weights("rtmw3d_l", None, None)
         outcome, = Extraction(settings, compute, weights, out)(iter([Job(str(path), {"film": Segment("film", path.name)})]))
     assert (outcome.outcome, outcome.info["frames"], outcome.info["nobody"])==("made", 21, 0)
@@ -106,7 +108,7 @@ def test_ten_thousand_segments(tmp_path, capsys):
     chosen = LandmarkConfig(detector="nano")
     clock = {}
     for name in ("all done, files missing", "resume"): clock[name],_ = clocked(lambda: extract(tmp_path/"many.tsv", tmp_path/"out", chosen, weights=("random", "random"), progress=False))
-    clock["start"],_ = clocked(lambda: stage.video_jobs(*stage.read_segments(tmp_path/"many.tsv")))
+    clock["start"],_ = clocked(lambda: video_jobs(*read_segments(tmp_path/"many.tsv")))
     with capsys.disabled():
         print()
         for name,(wall,cpu) in clock.items(): print(f"{name:<26}{wall:6.2f} s wall{cpu:6.2f} s processor")

@@ -17,7 +17,8 @@ import torch
 from test_landmarks_speed import BOX, clocked, film, our_stage  # noqa: F401
 from test_openmmlab import mmdet, mmpose, rtmpose3d  # noqa: F401
 
-from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, Weights, load_networks, random_network
+from audio2pose.extract.networks import load_networks, random_network
+from audio2pose.extract.settings import ComputeConfig, LandmarkConfig, Weights
 from audio2pose.models import openmmlab
 from audio2pose.models.rtmdet import RTMDet
 from audio2pose.models.rtmw3d import RTMW3D
