@@ -135,6 +135,51 @@ def test_the_largest_is_followed_and_never_exchanged(films, run, yellow):
     assert np.corrcoef(middle, -there[clip.detected])[0, 1]>.9
 
 
+def crossing(t): return [(10+60*t, 20, 34+60*t, 84)]+([] if .9<t<1.3 else [(140-60*t, 24, 164-60*t, 88)])
+
+
+@pytest.mark.parametrize("rate", [2, 3, 5, 25])
+def test_two_who_cross_are_not_exchanged(rate):
+    "At two looks a second no boxes overlap, and one of them is not seen where they meet; she wears blue, he wears red"
+    from audio2pose.extract.people import assign_tracks
+    clip = clips.Clip("a", Segment("a", "a"), FILM, rate, 99)
+    for number,moment in enumerate(np.arange(0, 2, 1/rate)):
+        boxes,picture = np.array(crossing(moment), float),np.zeros((96, 200, 3), np.uint8)
+        for (x0,_,x1,_),colour in zip(boxes, ((200, 30, 30), (30, 30, 200))): picture[:, max(int(x0), 0):int(x1)] = colour
+        if number%2: boxes = boxes[::-1] # The order of the detector's boxes says nothing
+        for _,_,box,track in assign_tracks(clip, number, clips.ClipFrame(moment, picture, []), boxes): track.observations[number] = box[0]
+    ways = sorted((np.array(list(track.observations.values())) for track in clip.tracks), key=len)
+    assert len(ways)==2 and all((np.diff(way)>0).all() or (np.diff(way)<0).all() for way in ways)
+
+
+@pytest.mark.parametrize("rate", [2, 3])
+def test_the_man_on_the_roof_is_not_the_walker(shared, rate):
+    "The real video, in which the man is lost where the walker is seen; the walker's feet are on the ground"
+    from audio2pose.extract.people import assign_tracks, main_person, person_boxes
+    from audio2pose.video import frames
+    detector = rtmdet.load_rtmdet("nano", shared("real/weights/rtmdet_nano_person_320.onnx"))
+    settings,cut = LandmarkConfig(people="largest"),Cut("a", 0., 6.2)
+    clip = clips.Clip("a", Segment("a", "a"), FILM, rate, 99)
+    for number,frame in enumerate(frames(shared("real/video/walking_with_onlooker.mp4"), [cut], [np.arange(0, 6.2, 1/rate)])):
+        shot = clips.ClipFrame(frame.time, frame.picture, [], rtmdet.detect(detector, torch.from_numpy(frame.picture)[None])[0])
+        for _,_,box,track in assign_tracks(clip, number, shot, person_boxes(shot, settings)): track.observations[number] = box
+    lowest = np.array(list(main_person(clip).values()))[:, 3]
+    assert (lowest>800).all() and len(lowest)>=9*rate/2
+
+
+def test_a_detector_of_eighty_classes_is_one_of_the_one_that_counts(tmp_path):
+    state = rtmdet.RTMDet("nano").state_dict()
+    for name in [name for name in state if "rtm_cls" in name]: state[name] = torch.randn(80, *state[name].shape[1:])
+    torch.save(dict(state_dict=state), tmp_path/"coco.pth")
+    for category in (0, 79):
+        weights = [Weights("rtmdet_nano", str(tmp_path/"coco.pth"), None), find_weights("rtmw3d_l", "random")]
+        own = rtmdet.load_rtmdet("nano", tmp_path/"coco.pth", category).state_dict()
+        assert torch.equal(own["bbox_head.rtm_cls.1.weight"][0], state["bbox_head.rtm_cls.1.weight"][category])
+    assert networks.load_networks(*weights, "fp32", torch.device("cpu"), category=79).detector.bbox_head.rtm_cls[0].out_channels==1
+    with pytest.raises(InputError, match="there is no class 80, it tells 80 apart"): rtmdet.load_rtmdet("nano", tmp_path/"coco.pth", 80)
+    with pytest.raises(InputError, match="MediaPipe finds people only"): LandmarkConfig(backend="mediapipe", pose="full", category=7)
+
+
 def test_empty_frames_stay_in_time_and_never_reach_the_pose_network(films, run, yellow, monkeypatch):
     film(films/"leave.mp4", leaver)
     film(films/"empty.mp4", nobody)
@@ -502,6 +547,25 @@ def test_memory_is_flat(films, run, yellow, monkeypatch):
     finally: gc.enable()
     assert len(most)>=25 and max(most)<=5*8, max(most)
     assert not alive
+
+
+def test_a_video_of_8k_is_looked_at_whole(films, run, yellow):
+    "Two frames of 7680x4320: somebody in the far corner is found, and her points lie there"
+    film(films/"a.mp4", lambda t: [(6000, 2000, 7000, 4200)], .08, size=(7680, 4320), codec="libx264", preset="ultrafast")
+    clip = Landmarks.load(run(films, min_seconds=0)[2]/"a.npy")
+    assert clip.size==(7680, 4320) and clip.detected.all()
+    assert np.abs(clip.boxes-[6000, 2000, 7000, 4200]).max()<=16 and np.nanmin(clip.points[..., 0])>4000
+
+
+def test_pictures_that_change_their_size(films, run, yellow):
+    "Half-way the stream goes on in another size, as recorded calls do: every frame is looked at as it is, or the clip is refused in a sentence"
+    parts = [film(films/f"{i}.h264", walker, .6, size=size, codec="libx264", pix_fmt="yuv420p") for i,size in enumerate(((160, 96), (320, 192)))]
+    (films/"a.mpg").write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts: part.unlink()
+    report,_,out = run(films/"a.mpg")
+    assert ends(out)=={"a": "made"}, reasons(out)
+    clip = Landmarks.load(out/"a.npy")
+    assert clip.detected.all() and len(clip)==30
 
 
 def test_pictures_of_8k_make_small_bundles():

@@ -127,7 +127,7 @@ def test_one_wild_point():
 # ---- hostile
 
 @pytest.mark.parametrize("array, said", [
-    (np.ones((2, 255)), "reduced already"), (np.ones((2, 170)), "reduced already"), (np.ones((2, 84, 4)), r"got \(2, 84, 4\)"), (np.ones((2, 85, 3)), r"got \(2, 85, 3\)"),
+    (np.ones((2, 255)), "reduced already"), (np.ones((2, 170)), "reduced already"), (np.ones((2, 84, 4)), "cannot be chosen from 84 points"), (np.ones((2, 85, 5)), r"got \(2, 85, 5\)"),
     (np.ones(340), r"got \(340,\)"), (np.array([["x"]*340]), "must be numbers"), (np.ones((2, 341)), r"got \(2, 341\)")])
 @pytest.mark.parametrize("rules", [ReductionConfig(), seed_config])
 def test_what_is_no_landmarks(array, said, rules):
@@ -192,3 +192,23 @@ def test_folders_that_cannot_be(tmp_path):
 
 def test_any_missing_reading():
     assert np.isnan(to_points(np.full((1, 85, 4), MISSING))).all()
+
+
+@pytest.mark.parametrize("rules", [ReductionConfig(), seed_config])
+def test_arrays_without_scores_are_rows_like_those_with(rules):
+    scored = person()
+    np.testing.assert_array_equal(reduce_landmarks(scored[..., :3], rules).to_rows(), reduce_landmarks(scored, rules).to_rows())
+
+
+def test_stage_four_as_a_command(tmp_path):
+    "With and without depth and score, in the older stage's numbers, and checked by the command that checks"
+    from audio2pose import cli
+    (tmp_path/"clips").mkdir()
+    np.save(tmp_path/"clips/a.npy", person())
+    for options,numbers in (("", 255), ("--no-z", 170), ("--visibility", 340), ("--no-z --visibility", 255), ("--compat seed", 255)):
+        out = tmp_path/f"rows{options.replace(' ', '')}"
+        assert cli.run(["reduce", str(tmp_path/"clips"), "--out", str(out), *options.split()])==0
+        assert np.load(out/"a.npy").shape==(len(person()), numbers)
+        assert cli.run(["data", "verify", str(out)])==0
+    (out/"a.npy").unlink()
+    assert cli.run(["data", "verify", str(out)])==1

@@ -169,7 +169,7 @@ def prepare(
 # %% ../../nbs/815_commands.data.ipynb #07523783
 @app.command("verify")
 def verify(
-    root:Annotated[Path|None, typer.Argument(help="A data set, or a prepared folder.", show_default="DATA/aist")]=None,
+    root:Annotated[Path|None, typer.Argument(help="A data set, a prepared folder, or a folder of landmarks, features or rows.", show_default="DATA/aist")]=None,
     genre:Annotated[str, typer.Option(help="Genre code such as LH, or all.")]="all",
     as_json:Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]=False,
     workers:Annotated[int, typer.Option(min=1, help="Processes.", show_default="all cores")]=os.cpu_count() or 1,
@@ -180,7 +180,7 @@ def verify(
     verdict = check(root or data_folder()/"aist", parse_genre(genre), workers, progress=not as_json)
     if as_json: typer.echo(json.dumps(verdict.to_json(), indent=1))
     else:
-        typer.echo(f"{verdict.clips} sequences ({verdict.kind}), {len(verdict.issues)} issues")
+        typer.echo(f"{verdict.clips} {'files' if verdict.kind=='landmarks' else 'sequences'} ({verdict.kind}), {len(verdict.issues)} issues")
         for issue in verdict.issues: typer.echo(escape_line(f"  {issue.name}: {f'{issue.file}: ' if issue.file else ''}{issue.message}"))
         if verdict.fetch: typer.echo("to fetch again:")
         for file in verdict.fetch: typer.echo(escape_line(f"  {file}"))

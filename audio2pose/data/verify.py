@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Issue', 'ClipChecker', 'check_frames', 'check_views', 'check_clip', 'verify_official', 'check_record',
-           'PrepareSummary', 'verify_prepared', 'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary',
-           'frame_count', 'single_number', 'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
+           'PrepareSummary', 'verify_prepared', 'array_issue', 'landmark_issue', 'landmark_files', 'verify_landmarks',
+           'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary', 'frame_count', 'single_number',
+           'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
 
 # %% ../../nbs/255_data.verify.ipynb #80a1541e
 import os
@@ -23,7 +24,8 @@ from ..audio import load as load_audio
 from ..core import FPS, MAX_FPS, InputError, require
 from ..documents import read_json, read_npy, read_npz
 from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_keypoints2d, read_keypoints3d
-from ..engine.workers import Resources, WorkerDiedError, map_items
+from ..engine.workers import Resources, WorkerDiedError, map_items, read_ledger
+from ..landmarks import Landmarks
 from .prepare import Clip, read_records, sha256, store_is_fresh, scan_dataset, is_usable
 from ..motion import Motion, load_pickle
 from ..skeleton import COCO_17, SMPL_24
@@ -158,12 +160,58 @@ def verify_prepared(
     if stale: issues.append(Issue("windows", "they were made of other clips; prepare again", "windows", "make"))
     return len(records), issues
 
+# %% ../../nbs/255_data.verify.ipynb #d731d354
+def array_issue(
+    values:np.ndarray,
+)->str: # "" if there is none
+    "What is wrong with an array that has no sidecar: landmarks of other tools, features, rows"
+    if values.dtype.kind not in "fiu": return f"it holds {values.dtype}, not numbers"
+    if values.ndim not in (2, 3) or not values.size: return f"landmarks are (T, K, 3) or (T, K, 4), features and rows (T, F); this is {values.shape}"
+    if np.isinf(values).any(): return "it has numbers without end"
+    if values.ndim==2: return "every number in it is missing" if np.isnan(values).all() else ""
+    if values.shape[2] not in (3, 4): return f"a point has three or four numbers, here it has {values.shape[2]}"
+    parts = dict(x=values[..., 0], y=values[..., 1])|(dict(visibility=values[..., 3]) if values.shape[2]==4 else {})
+    beyond = [name for name,part in parts.items() if np.nanmin(part, initial=0)<0 or np.nanmax(part, initial=0)>1]
+    return f"{' and '.join(beyond)} {'is' if len(beyond)==1 else 'are'} not within 0..1" if beyond else ""
+
+# %% ../../nbs/255_data.verify.ipynb #7910a84e
+def landmark_issue(
+    path:Path, # `.npy`, `.npz` or `.pt`
+)->str: # "" if there is none
+    "What is wrong with a file of landmarks, features or rows"
+    if path.suffix==".pt":
+        import torch
+        try: return array_issue(torch.load(path, map_location="cpu", weights_only=True).float().numpy())
+        except Exception: return "damaged, cut off, or not a tensor" # Pickles fail in every way there is
+    try:
+        if path.suffix==".npz": return array_issue(read_npz(path)["features"])
+        if not path.with_suffix(".json").is_file(): return array_issue(read_npy(path))
+        clip = Landmarks.load(path)
+    except (InputError, KeyError) as error: return str(error).removeprefix(f"{path}: ")
+    if not clip.detected.any(): return "nobody is in any of its frames"
+    return "" if np.isfinite(clip.points[clip.detected][..., :3]).any(-1).any(-1).all() else "frames in which somebody was seen have no points"
+
+# %% ../../nbs/255_data.verify.ipynb #74fe2443
+def landmark_files(root:Path)->list[Path]:
+    "Files of landmarks, features and rows below a folder"
+    return sorted(path for path in root.rglob("*") if path.suffix in (".npy", ".npz", ".pt") and not path.name.startswith(".") and not path.name.endswith(".blazepose.npz"))
+
+def verify_landmarks(
+    root:Path,
+)->tuple[int, list[Issue]]: # Files seen, what is wrong
+    "Check a folder of landmarks, features or rows, and that everything its ledger says was made is there"
+    files = landmark_files(root)
+    issues = [Issue(path.relative_to(root).with_suffix("").as_posix(), message, path.relative_to(root).as_posix(), "make") for path in files if (message := landmark_issue(path))]
+    last = {line["key"]: line for line in read_ledger(root/"ledger.jsonl") if "key" in line} if (root/"ledger.jsonl").is_file() else {}
+    gone = [(key, file) for key,line in last.items() if line.get("outcome")=="made" for file in line.get("files", {}) if not (root/file).is_file()]
+    return len(files), issues+[Issue(key, "it is gone; make it again", file, "make") for key,file in gone]
+
 # %% ../../nbs/255_data.verify.ipynb #98627fd0
 @dataclass
 class VerifyReport:
     "Result of `verify`"
     root:str
-    kind:str # "official" or "prepared"
+    kind:str # "official", "prepared" or "landmarks"
     clips:int
     issues:list[Issue]
 
@@ -174,7 +222,7 @@ class VerifyReport:
 
 # %% ../../nbs/255_data.verify.ipynb #f0ff5ca6
 def verify(
-    root:str|os.PathLike, # Official, synthetic or prepared
+    root:str|os.PathLike, # Official, synthetic or prepared; or landmarks, features or rows
     genre:str|None=None, # Only this one
     workers:int=2, # Processes
     progress:bool=True,
@@ -182,9 +230,10 @@ def verify(
     "Check counts, lengths, numbers, and that sound and motion agree; changes nothing"
     root = Path(root)
     if not root.is_dir(): raise InputError(f"{root}: no such folder; give the one that holds motions, or one that was prepared")
-    prepared = (root/"records").is_dir()
-    clips,issues = (verify_prepared if prepared else verify_official)(root, genre, workers, progress)
-    return VerifyReport(str(root), "prepared" if prepared else "official", clips, issues)
+    if (root/"records").is_dir(): kind,(clips, issues) = "prepared",verify_prepared(root, genre, workers, progress)
+    elif (root/"ledger.jsonl").is_file() or any(path.is_file() for path in root.glob("*.np[yz]")): kind,(clips, issues) = "landmarks",verify_landmarks(root)
+    else: kind,(clips, issues) = "official",verify_official(root, genre, workers, progress)
+    return VerifyReport(str(root), kind, clips, issues)
 
 # %% ../../nbs/255_data.verify.ipynb #71e7f8db
 def json_arrays(

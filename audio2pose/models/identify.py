@@ -96,7 +96,7 @@ def match_openmmlab(
     with torch.device("meta"): model = kind(name)
     outputs = state.get("bbox_head.rtm_cls.0.bias")
     many = outputs is not None and outputs.ndim==1 and len(outputs)>1
-    return Match(f"{kind.__name__}-{name}{f' of {len(outputs)} classes' if many else ''}", model, select_category(state) if many else state)
+    return Match(f"{kind.__name__}-{name}", model, select_category(state) if many else state, f"it tells {len(outputs)} classes apart" if many else "")
 
 # %% ../../nbs/480_models.identify.ipynb #cc5b1c34
 def match_retrieval(
