@@ -552,7 +552,9 @@ def test_memory_is_flat(films, run, yellow, monkeypatch):
 def test_a_video_of_8k_is_looked_at_whole(films, run, yellow):
     "Two frames of 7680x4320: somebody in the far corner is found, and her points lie there"
     film(films/"a.mp4", lambda t: [(6000, 2000, 7000, 4200)], .08, size=(7680, 4320), codec="libx264", preset="ultrafast")
-    clip = Landmarks.load(run(films, min_seconds=0)[2]/"a.npy")
+    out = run(films, min_seconds=0)[2]
+    assert ends(out)=={"a": "made"}, reasons(out)
+    clip = Landmarks.load(out/"a.npy")
     assert clip.size==(7680, 4320) and clip.detected.all()
     assert np.abs(clip.boxes-[6000, 2000, 7000, 4200]).max()<=16 and np.nanmin(clip.points[..., 0])>4000
 

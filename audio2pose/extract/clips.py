@@ -95,11 +95,15 @@ def video_duration(
     "How long a video is; if it does not say, its packets are counted out"
     if video.seconds: return video.seconds
     import av
-    last = 0.
+    last,count = None,0
     with av.open(str(video.path)) as container:
-        try: last = max((float(packet.pts*packet.time_base) for packet in container.demux(video=0) if packet.pts is not None), default=0.)
-        except av.FFmpegError: return max(last, 1/max(video.fps, 1))
-    return last-video.start+1/max(video.fps, 1)
+        try:
+            for packet in container.demux(video=0):
+                count += bool(packet.size)
+                if packet.pts is not None: last = max(last or 0., float(packet.pts*packet.time_base))
+        except av.FFmpegError: pass
+    frame = 1/max(video.fps, 1)
+    return max(count*frame if last is None else last-video.start+frame, frame) # Some streams are pictures and no clock
 
 # %% ../../nbs/502_extract.clips.ipynb #60e342db
 def sample_times(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from .clips import Chunk, Clip, ClipFrame, EndOfClip, Track
 from .settings import LandmarkConfig
@@ -61,7 +61,7 @@ def match_boxes(
 
 # %% ../../nbs/504_extract.people.ipynb #a34240ab
 def box_colours(
-    picture:UInt8[np.ndarray, "H W 3"]|None, # Or a tensor
+    picture:Any, # (H, W, 3) uint8, an array or a tensor; or None
     box:Float[np.ndarray, "4"],
 )->Float[np.ndarray, "24"]|None: # Square roots of shares; None: nothing can be seen
     "Colours in the middle of a box: eight levels of each channel"
