@@ -58,7 +58,7 @@ def network_sizes()->dict[str, tuple[str, ...]]: # Setting → what it may be
 # %% ../../nbs/500_extract.settings.ipynb #cfd2c529
 def check_config(self:LandmarkConfig):
     "Raise an error for values that make no sense"
-    sizes = dict(pose=landmarker_sizes) if self.backend=="mediapipe" else network_sizes()
+    sizes = dict(pose=landmarker_sizes) if self.backend=="mediapipe" else {} if (self.detector, self.pose)==("m", "l") else network_sizes() # Which loads PyTorch
     choices = dict(backend=("native", "mmpose", "mediapipe"), precision=("fp32", "bf16", "fp16"), sampler=("nearest", "counting"), people=("any", "fraction", "largest"), **sizes)
     for name,allowed in choices.items():
         if getattr(self, name) not in allowed: raise InputError(f"LandmarkConfig: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
