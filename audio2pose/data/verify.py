@@ -24,7 +24,8 @@ from ..audio import load as load_audio
 from ..core import FPS, MAX_FPS, InputError, require
 from ..documents import read_json, read_npy, read_npz
 from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_keypoints2d, read_keypoints3d
-from ..engine.workers import Resources, WorkerDiedError, map_items, read_ledger
+from ..engine.ledger import read_ledger
+from ..engine.workers import Resources, WorkerDiedError, map_items
 from ..landmarks import Landmarks
 from .prepare import Clip, read_records, sha256, store_is_fresh, scan_dataset, is_usable
 from ..motion import Motion, load_pickle
