@@ -129,7 +129,9 @@ LiveDancer.given_stretch = given_stretch
 # %% ../nbs/614_live.ipynb #57c3885d
 def extend(self:LiveDancer):
     "Dance four more beats"
-    size,model,known = self.model.config.beat_frames,self.model,len(self.poses)
+    size,model = self.model.config.beat_frames,self.model
+    gone,known = max(0, len(self.poses)-4*size),min(len(self.poses), 4*size) # What was shown is forgotten
+    self.start,self.stands,self.poses,self.trans = self.start+gone,self.stands-gone,self.poses[gone:],self.trans[gone:]
     fps,frames = size/self.clock.period,known+(4 if known else 8)*size
     values,given = self.given_stretch(fps)
     told = torch.from_numpy(self.stretch_conditions(model.config.frames))[None]
@@ -152,9 +154,7 @@ def settle(self:LiveDancer,
     hold = lambda before,after: np.concatenate([before[:self.stands], after[self.stands:]])
     target = replace(danced, poses=hold(self.poses, danced.poses), trans=hold(self.trans, danced.trans))
     fixed = finish_span(danced, target, stand, frame[(self.start+frame)%size==0]/danced.fps, ())
-    stands,forget = len(fixed)-2*size,max(0, len(fixed)-4*size)
-    self.poses,self.trans = fixed.poses[forget:],fixed.trans[forget:]
-    self.start,self.stands,self.windows = self.start+forget,stands-forget,self.windows+1
+    self.poses,self.trans,self.stands,self.windows = fixed.poses,fixed.trans,len(fixed)-2*size,self.windows+1
 
 LiveDancer.settle = settle
 
