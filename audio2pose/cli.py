@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, motion, reduce, retarget, runs, train, video, weights
+from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, live, motion, reduce, retarget, runs, train, video, weights
 from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
 from .core import InputError, asset, data_folder
 
@@ -25,6 +25,7 @@ from .core import InputError, asset, data_folder
 app = make_app("From a song to a dancer.", completion=True)
 app.command("dance")(dance.dance)
 app.command("edit")(edit.edit)
+app.command("live")(live.live)
 app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.command("retarget")(retarget.retarget)

@@ -1,0 +1,218 @@
+"The command live as it is used: an address that only this machine and only who knows the token can read, and a dancer whom nothing disturbs"
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile
+from scipy.spatial.transform import Rotation
+
+from audio2pose import cli
+from audio2pose.commands.live import LiveServer, arriving, paced, song_pieces, stream_pieces
+from audio2pose.core import SR
+from audio2pose.live import LiveDancer, LiveStream
+from audio2pose.models.motion_flow import MotionFlow
+from audio2pose.models.motion_flow_sampling import rotation_steps
+from audio2pose.show.player import quantised_poses
+
+COMMAND = [sys.executable, "-c", "from audio2pose.cli import main; main()", "live"]
+
+def ask(url, body=None, **headers):
+    "Code and text of the answer"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer: return answer.status, answer.read()
+    except urllib.error.HTTPError as error: return error.code, error.read()
+
+def frames(lines):
+    "What comes in over a connection, event by event"
+    for line in lines:
+        if line.startswith(b"data: {"): yield json.loads(line[6:])
+
+@pytest.fixture(scope="module")
+def model(): return MotionFlow.from_pretrained()
+
+@pytest.fixture
+def serve(model):
+    "Starts servers of a dance to some pieces"
+    started = []
+    def start(pieces):
+        server = LiveServer(LiveStream(LiveDancer(model)), pieces, "<p>page")
+        threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=.05), daemon=True).start()
+        started.append(server)
+        return server
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+@pytest.fixture(scope="module")
+def command():
+    "The real command on a pipe that stays open: process and address"
+    process = subprocess.Popen([*COMMAND, "-", "--rate", "8000", "--no-browser"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    yield process, process.stdout.readline().decode().strip()
+    process.kill()
+    process.communicate()
+
+
+# ---- who may ask
+
+def test_nothing_without_the_token(serve):
+    server = serve(iter(()))
+    there = f"http://127.0.0.1:{server.server_port}"
+    for path in ("/", "/frames", "/song", "/x/", f"/{server.token[:-1]}/", f"/{server.token}x/frames", "/%00/"): assert ask(there+path)==(403, b""), path
+    assert ask(f"{there}/x/control", b'{"energy": 2}')==(403, b"") and server.stream.base==1
+    assert ask(server.url, Host="elsewhere.example")==(403, b"") # As after DNS rebinding
+    assert ask(server.url)==(200, b"<p>page") and ask(server.url+"song")[0]==404
+    assert not server.begun
+
+def test_only_the_loopback_address(serve):
+    server = serve(iter(()))
+    assert server.socket.getsockname()[0]=="127.0.0.1"
+    with socket.socket() as other:
+        other.settimeout(2)
+        with pytest.raises(OSError): other.connect(("127.0.0.2", server.server_port)) # Loopback too, and not listened to
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"7", b"{", b'{"style": "polka"}', b'{"style": 3}', b'{"energy": NaN}', b'{"energy": 99}', b'{"energy": null}', b'{"energy": [1]}', b'{"x": "'+b"x"*5000])
+def test_wishes_that_cannot_be(serve, body):
+    server = serve(iter(()))
+    code,said = ask(server.url+"control", body)
+    assert code==400 and b"Traceback" not in said
+    assert (server.stream.dancer.style, server.stream.base)==(None, 1)
+
+def test_wishes_are_heard(serve):
+    server = serve(iter(()))
+    assert ask(server.url+"control", b'{"style": "salsa"}')==(200, b"") and ask(server.url+"control", b'{"energy": 1.5}')==(200, b"")
+    assert (server.stream.dancer.style, server.stream.base)==("salsa", 1.5)
+    assert ask(server.url+"control", b'{"style": null}')==(200, b"") and server.stream.dancer.style is None
+
+
+# ---- what comes
+
+def test_frames_arrive_and_are_the_dance(serve, model):
+    "Two pages get the same; together the frames are those of `LiveStream`"
+    sound = (.1*np.random.default_rng(0).normal(size=SR)).astype(np.float32)
+    gate = threading.Event()
+    def pieces():
+        gate.wait(20)
+        yield from song_pieces(sound)
+    server = serve(pieces())
+    with urllib.request.urlopen(server.url+"frames", timeout=30) as one, urllib.request.urlopen(server.url+"frames", timeout=30) as two:
+        while len(server.viewers)<2: time.sleep(.01)
+        gate.set()
+        seen,also = list(frames(one)),list(frames(two))
+    assert seen==also and [part["first"] for part in seen]==list(range(0, 60, 6))
+    sent = np.concatenate([np.frombuffer(base64.b64decode(part["poses"]), "<i2").reshape(-1, 24, 3) for part in seen])
+    stream = LiveStream(LiveDancer(model))
+    assert np.array_equal(sent, np.concatenate([quantised_poses(stream.feed(piece).poses) for piece in song_pieces(sound)]))
+
+@pytest.mark.parametrize("energy", [1.5, pytest.param(.25, marks=pytest.mark.slow)])
+def test_no_seam_is_seen(model, energy):
+    "Ten stretches one after the other, with styles between which it changes"
+    dancer,roots,turns = LiveDancer(model, energy=energy),[],[]
+    for k in range(1300):
+        if k==600: dancer.style = "salsa"
+        pose,root = dancer.frame((k+1)/60)
+        roots.append(root)
+        turns.append(pose)
+    assert dancer.windows>8 and len(dancer.poses)<=128
+    assert np.linalg.norm(np.diff(roots, axis=0), axis=1).max()<.06
+    assert max(np.degrees(rotation_steps(Rotation.from_rotvec(np.stack(turns)[:, joint])).max()) for joint in range(24))<27
+
+def test_silence_is_danced_to_calmly(serve):
+    server = serve(song_pieces(np.zeros(4*SR, np.float32)))
+    with urllib.request.urlopen(server.url+"frames", timeout=30) as answer: seen = list(frames(answer))
+    roots = np.concatenate([np.frombuffer(base64.b64decode(part["trans"]), "<f4").reshape(-1, 3) for part in seen])
+    assert len(roots)==240 and np.isfinite(roots).all() and server.error is None
+    assert np.linalg.norm(np.diff(roots, axis=0), axis=1).max()<.02 # 1.2 m/s
+
+def test_a_page_that_leaves_and_one_that_sleeps_disturb_nobody(serve):
+    server = serve(song_pieces(np.zeros(2*SR, np.float32)))
+    with urllib.request.urlopen(server.url+"frames", timeout=30) as answer:
+        gone = urllib.request.urlopen(server.url+"frames", timeout=30)
+        gone.close()
+        assert sum(len(part["poses"])>0 for part in frames(answer))>=19
+    assert server.error is None
+
+
+# ---- raw sound
+
+@pytest.mark.parametrize("rate", [8000, 30720, 44100, 96000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_raw_sound_is_read_whole(rate, channels):
+    class Dribble: # A pipe gives what is there
+        data = (8000*np.sin(2*np.pi*300*np.arange(rate)/rate)).astype("<i2").repeat(channels).tobytes()+b"x"
+        def read(self, most):
+            size = min(most, 1+len(self.data)%997)
+            head,self.data = self.data[:size],self.data[size:]
+            return head
+    heard = np.concatenate(list(stream_pieces(Dribble(), rate, channels)))
+    assert abs(len(heard)-SR)<.001*SR
+    true = 8000/32768*np.sin(2*np.pi*300*np.arange(len(heard))/SR)
+    assert np.abs(heard-true)[1000:-1000].max()<.005
+
+def test_a_flood_waits():
+    "The sender is read no further than a few pieces ahead, however much there is"
+    read = []
+    def flood():
+        while True:
+            read.append(1)
+            yield np.zeros(SR//10, np.float32)
+    source = paced(arriving(flood()))
+    begun = time.monotonic()
+    heard = sum(len(next(source)) for _ in range(6))/SR
+    assert heard-.1<=time.monotonic()-begun+1e-3
+    assert len(read)<=6+6
+
+def test_a_stalled_pipe_dances_on_and_ctrl_c_ends_it(command):
+    process,url = command
+    assert url.startswith("http://127.0.0.1:")
+    answer = urllib.request.urlopen(url+"frames", timeout=30)
+    process.stdin.write(np.random.default_rng(0).integers(-9000, 9000, 4000).astype("<i2").tobytes())
+    process.stdin.flush() # Half a second, and then nothing
+    seen = 0
+    for part in frames(answer):
+        seen = part["first"]
+        if seen>120: break
+    assert seen>120 and process.poll() is None
+    process.stdin.write(b"\0"*1601)
+    process.stdin.flush()
+    assert next(frames(answer))["first"]>seen
+    assert ask(url+"control", b'{"style": "salsa", "energy": 0.5}')==(200, b"")
+    process.send_signal(signal.SIGINT)
+    out,err = process.communicate(timeout=20)
+    assert process.returncode==130
+    assert b"Traceback" not in err and b"error" not in err.lower() and b"s were danced" in out
+
+
+# ---- bad input
+
+def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path, capfd, monkeypatch):
+    silent,text = tmp_path/"silent.wav",tmp_path/"text.mp3"
+    soundfile.write(silent, np.zeros(44100), 22050)
+    text.write_text("no song")
+    reader,writer = os.openpty()
+    with os.fdopen(writer) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        for line,says in ((["-"], "no sound comes in"), (["nowhere.wav"], "no such file"), ([tmp_path], "folder"), ([silent], "silent"), ([text], "cannot be read|no song"),
+                          (["-", "--rate", "3"], "rate"), (["-", "--channels", "0"], "channels")):
+            assert cli.run(["live", *map(str, line), "--no-browser"])==2, line
+            out,err = capfd.readouterr()
+            assert out=="" and err.startswith("error: ") and err.count("\n")==1 and any(word in err for word in says.split("|")), err
+    os.close(reader)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(sys, "stdin", open(os.devnull))
+        for line,says in ((["--style", "polka"], "polka"), (["--energy", "9"], "energy"), (["--port", str(taken.getsockname()[1])], "port")):
+            assert cli.run(["live", "-", *line, "--no-browser"])==2, line
+            out,err = capfd.readouterr()
+            assert out=="" and err.count("\n")==1 and says in err, err
