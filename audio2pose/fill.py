@@ -199,7 +199,7 @@ def gap_anchors(
 )->tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N"]]: # Places, m, and headings, rad; NaN where free
     "Where the root must be, and which way it must look"
     held = given.copy()
-    held[0] = True # Where nothing is known before the gap she begins where she began
+    held[0] = True # Where nothing is known before the gap, the dance begins where it began
     places,yaws = np.where(held[:, None], trans[:, [0, 2]], np.nan),np.where(held, yaw, np.nan)
     if path is None: return places, yaws
     frame = np.clip(np.round(times*FPS).astype(int), 0, len(path)-1)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .base import atomic_folder, escape_line, make_app
+from .dance import list_songs
 from ..core import InputError
 
 # %% ../../nbs/822_commands.compare.ipynb #f4d3671e
@@ -32,9 +33,10 @@ def song_files(
     songs:Sequence[Path], # Files, or folders of them
 )->list[Path]:
     "The songs that are named"
-    found = [path for song in songs for path in (sorted(file for file in song.iterdir() if file.is_file() and not file.name.startswith(".")) if song.is_dir() else [song])]
-    missing = [path for path in found if not path.is_file()]
-    if missing or not found: raise InputError(f"{missing[0]}: no such song" if missing else "compare: name the songs, --songs FILE or a folder of them")
+    if not songs: raise InputError("compare: name the songs, --songs FILE or a folder of them")
+    found = list_songs(songs)
+    names = [song.stem for song in found]
+    if len(set(names))<len(names): raise InputError(f"compare: two songs are called {next(name for name in names if names.count(name)>1)}; dances are found by the names of their songs, so give each its own")
     return found
 
 # %% ../../nbs/822_commands.compare.ipynb #33f01f71
@@ -87,7 +89,10 @@ def ranking_lines(
 )->list[str]:
     "The ranking, a line a dancer"
     from audio2pose.metrics.preference import ranking, read_votes, votes_needed
-    cast = [(key.get(a, a), key.get(b, b), share) for path in votes for a,b,share in read_votes(path)]
+    cast = [(path, a, b, share) for path in votes for a,b,share in read_votes(path)]
+    for path,a,b,_ in cast:
+        if not {a, b}<=set(key): raise InputError(f"{path}: votes on dancers who are not in the key, so on another page; name the folder of that page with --out")
+    cast = [(key[a], key[b], share) for _,a,b,share in cast]
     rows = ranking(cast)
     lines = [f"{'dancer':<24}{'strength':>9}   95 % interval   votes"]+[f"{row['name'][:23]:<24}{row['strength']:>9.2f}   {row['low']:>5.2f} to {row['high']:.2f}   {row['votes']:>5.0f}" for row in rows]
     share = 1/(1+2.718281828459045**(rows[1]["strength"]-rows[0]["strength"]))
@@ -99,6 +104,7 @@ def read_key(
 )->dict[str, str]: # What the page calls a dancer → name
     "Who is who"
     from audio2pose.documents import read_json
+    if not file.is_file(): raise InputError(f"{file}: there is no key of a page; name the folder that audio2pose compare wrote with --out")
     key = read_json(file, dict[str, Any]).get("dancers")
     if not isinstance(key, dict) or not all(isinstance(name, str) for name in key.values()): raise InputError(f"{file}: this is not the key that audio2pose compare writes beside its page")
     return key
@@ -123,6 +129,7 @@ def compare(
         for line in ranking_lines(votes, read_key(out/"key.json")): typer.echo(line)
         return
     from audio2pose.show.compare import all_pairs, blind_names, compare_page, study_data
+    if (out/"key.json").exists(): read_key(out/"key.json") # Another file of this name is not replaced
     named,files = dancer_names(dancers or []),song_files(songs or [])
     dances = read_dances(named, files, start, seconds)
     chosen,names = all_pairs(dances, pairs, seed),blind_names(list(named), seed)

@@ -75,7 +75,7 @@ def film_size(
 )->tuple[int, int]: # Width, height, pixels
     "The size of a film"
     width,x,height = text.lower().partition("x")
-    if x and width.isdigit() and height.isdigit() and all(64<=int(side)<=4096 and not int(side)%2 for side in (width, height)): return int(width),int(height)
+    if x and all(side.isdecimal() and len(side)<6 and 64<=int(side)<=4096 and not int(side)%2 for side in (width, height)): return int(width),int(height)
     raise InputError(f"--size {text}: give width x height in even numbers of pixels from 64 to 4096, as in 1280x720")
 
 # %% ../../nbs/810_commands.dance.ipynb #fbf399b6
@@ -87,6 +87,10 @@ class Output:
     fps:float|None=None # Of motions and film; None: 60
     size:tuple[int, int]=(1280, 720) # Of the film, pixels
     loop:bool=False # Motions are whole bars that can be repeated
+
+    def options(self):
+        "As the command line names them"
+        return dict(formats=",".join(self.formats), skeleton=self.skeleton, fps=self.fps, size="{}x{}".format(*self.size), loop=self.loop)
 
     def part(self, motion, beats):
         "The motion as files have it"
@@ -109,7 +113,9 @@ def requested_output(
     if not names or (unknown := set(names)-set(formats)): raise InputError(f"--formats {chosen}: give some of {','.join(formats)}")
     if fps is not None and not 1<=fps<=240: raise InputError(f"--fps {fps:g}: give 1 to 240 frames per second")
     rig_names(skeleton)
-    return Output(tuple(name for name in names if film or name!="mp4"), skeleton, fps, film_size(size), loop)
+    names = tuple(name for name in names if film or name!="mp4")
+    if not names: raise InputError("dance: --formats mp4 with --no-film leaves nothing to be written; drop one of them")
+    return Output(names, skeleton, fps, film_size(size), loop)
 
 # %% ../../nbs/810_commands.dance.ipynb #0be2f497
 def write_files(
@@ -203,8 +209,8 @@ def make_dance(
     "Generate a dance and write all files"
     from audio2pose.audio import load
     title = "Demo track" if song is None else song.stem
-    options = dict(seed=seed, style=style, energy=energy, seed_motion=seed_motion, model=model, commit=commit, film="mp4" in output.formats, beats=beats, bpm=bpm, first_beat=first_beat)
-    command = command_line("dance", song, options, None, dict(energy=1., film=True))
+    options = dict(seed=seed, style=style, energy=energy, seed_motion=seed_motion, model=model, commit=commit, beats=beats, bpm=bpm, first_beat=first_beat)
+    command = command_line("dance", song, options|output.options(), None, dict(energy=1.)|Output().options())
     song = song or demo_song(scratch)
     audio_data,perform = load(song),motion_generator(model, seed, style, energy, seed_motion, commit)
     chosen = requested_beats(beats, bpm, first_beat, len(audio_data[0])/audio_data[1])
@@ -216,7 +222,7 @@ def make_dance(
         begin("dancing")
         motion = perform(features, found.step_times())
         write_files(motion, song, title, found, scratch, output, begin, sys.stderr.isatty() and not (lines or quiet))
-        if "npz" in output.formats: write_record(scratch, song, found, [command])
+        if "npz" in output.formats: write_record(scratch, song, found, [command], output.loop)
     return dance_summary(motion, found.times)
 
 # %% ../../nbs/810_commands.dance.ipynb #0f6b99e3
@@ -231,7 +237,7 @@ def list_songs(
     found = []
     for source in sources:
         if not source.exists(): raise InputError(f"{source}: no such file or folder")
-        inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in (*AUDIO_SUFFIXES, ".mp4", ".opus") and path.is_file()) if source.is_dir() else [source]
+        inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in (*AUDIO_SUFFIXES, ".mp4", ".opus") and path.is_file() and not path.name.startswith(".")) if source.is_dir() else [source]
         if not inside: raise InputError(f"{source}: there is no song in this folder (wav, mp3, flac, ogg, m4a, mp4)")
         found += inside
     return found
@@ -284,16 +290,15 @@ def print_results(
         for line in () if quiet else results[0]["summary"]: typer.echo(line)
         for name,size in () if quiet else results[0]["files"].items(): typer.echo(f"  {name:<12}{size/1e6:>7.1f} MB")
         return typer.echo(escape_line(results[0]["folder"]))
-    failed = [result for result in results if result["error"]]
-    for result in failed if quiet else results: typer.echo(escape_line(f"{'failed' if result['error'] else 'made':<8}{Path(result['song']).name:<32}{result['error'] or result['folder']}"))
-    typer.echo(f"{len(results)-len(failed)} of {len(results)} made")
+    for result in results: typer.echo(escape_line(result["folder"] if quiet and not result["error"] else f"{'failed' if result['error'] else 'made':<8}{Path(result['song']).name:<32}{result['error'] or result['folder']}"))
+    if not quiet: typer.echo(f"{sum(not result['error'] for result in results)} of {len(results)} made")
 
 # %% ../../nbs/810_commands.dance.ipynb #b8937223
 @app.command()
 def dance(
     songs:Annotated[list[Path]|None, typer.Argument(metavar="[SONG]...", help="Any audio or video files of 1 s to 10 min, or folders of them; the demo track if left out.", show_default=False)]=None,
     out:Annotated[Path|None, typer.Option(help="Folder for the results; of several songs, the folder of their folders.", show_default="outputs/SONG-seedN")]=None,
-    seed:Annotated[int, typer.Option(min=0, help="Another seed, another dance; the same seed, the same bytes.")]=0,
+    seed:Annotated[int, typer.Option(min=0, max=2**32-1, help="Another seed, another dance; the same seed, the same bytes.")]=0,
     style:Annotated[str|None, typer.Option(help="A style the dancer was taught, such as salsa or street, or an AIST++ code: BR PO LO MH LH HO WA KR JS JB.", show_default="the seed decides")]=None,
     energy:Annotated[float, typer.Option(help="How fast joints move: 1 as usual, 0.25 to 4.")]=1.,
     seed_motion:Annotated[Path|None, typer.Option(help="A motion to continue: BVH, AMC beside its ASF, glTF, npz, pkl; half a second or more.", show_default=False)]=None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core import InputError, atomic
+from ..core import FPS, InputError, atomic
 from ..documents import read_json
 
 # %% ../../nbs/808_commands.record.ipynb #e83ee652
@@ -44,17 +44,18 @@ def write_record(
     song:Path, # Beside the record, or anywhere
     beats, # beats.Beats
     commands:Sequence[str], # That made the dance, the first one first
+    loop:bool=False, # The motion is a loop of some bars
 ):
     "Write how a dance came about"
     place = song.name if (folder/song.name).is_file() else str(song.absolute())
-    record = dict(format=FORMAT, version=__version__, song=place, beats=beats.times.tolist(), downbeats=beats.downbeats.tolist(), commands=list(commands))
+    record = dict(format=FORMAT, version=__version__, song=place, beats=beats.times.tolist(), downbeats=beats.downbeats.tolist(), commands=list(commands), loop=loop)
     with atomic(folder/RECORD) as scratch: scratch.write_text(json.dumps(record, indent=1)+"\n", encoding="utf-8")
 
 # %% ../../nbs/808_commands.record.ipynb #295a1e6a
 @dataclass(frozen=True, eq=False)
 class Dance:
     "A dance in a folder"
-    motion:object # Motion
+    motion:object # Motion, 60 fps
     song:Path
     beats:object # Beats, or what `beats.beats_from` takes
     commands:list # That made it
@@ -69,8 +70,9 @@ def read_record(
     record = read_json(folder/RECORD, dict[str, Any])
     if record.get("format")!=FORMAT: raise InputError(f"{folder/RECORD}: written by audio2pose {str(record.get('version'))[:20]} in another form (format {str(record.get('format'))[:10]}, this version reads {FORMAT}); edit with that version, or remove the file and give --song")
     lists = [record.get(name) for name in ("beats", "downbeats", "commands")]
-    if not all(isinstance(part, list) for part in lists) or not isinstance(record.get("song"), str) or not all(isinstance(line, str) for line in lists[2]):
+    if not all(isinstance(part, list) for part in lists) or not all(isinstance(record.get(name), str) for name in ("song", "version")) or not all(isinstance(line, str) for line in lists[2]):
         raise InputError(f"{folder/RECORD}: damaged; remove it and give --song")
+    if record.get("loop"): raise InputError(f"{folder}: its motion is a loop of some bars, not the whole dance to the song; edit a dance made without --loop")
     return record
 
 # %% ../../nbs/808_commands.record.ipynb #76021390
@@ -81,9 +83,10 @@ def recorded_beats(
     "The beats a dance was made to"
     import numpy as np
     from audio2pose.beats import Beats, check_beats
-    try: times,downbeats = (np.array(record[name], float) for name in ("beats", "downbeats"))
+    try: times,downbeats = (np.array(record[name], float).reshape(len(record[name])) for name in ("beats", "downbeats"))
     except (TypeError, ValueError, OverflowError): raise InputError(f"{file}: its beats are no times; remove it and give --song") from None
     check_beats(times, str(file))
+    check_beats(downbeats, f"{file}, downbeats")
     return Beats(times, downbeats, "the dance's")
 
 # %% ../../nbs/808_commands.record.ipynb #7fac8bc7
@@ -99,8 +102,9 @@ def read_dance(
     record = read_record(folder) if folder.is_dir() else {}
     if song is None and not record: raise InputError(f"{folder}: it does not say to which song it is danced (no {RECORD}; was it made by an earlier version?); give --song")
     notes = []
-    if record and record["version"]!=__version__: notes.append(f"made by audio2pose {record['version']}, edited by {__version__}")
+    if record and record["version"]!=__version__: notes.append(f"made by audio2pose {record['version'][:20]}, edited by {__version__}")
     if beats is None and record and song is None: beats = recorded_beats(record, folder/RECORD)
-    song = song or folder/record["song"]
-    if not song.is_file(): raise InputError(f"{song}: the song of this dance is not there any more; give --song")
-    return Dance(Motion.load(file), song, beats, record.get("commands", []), notes)
+    if song is None and not (folder/record["song"]).is_file(): raise InputError(f"{folder/record['song']}: the song of this dance is not there any more; give --song")
+    song,motion = song or folder/record["song"],Motion.load(file)
+    if motion.fps!=FPS: notes.append(f"brought from {motion.fps:g} to {FPS} frames per second")
+    return Dance(motion if motion.fps==FPS else motion.resample(FPS), song, beats, record.get("commands", []), notes)

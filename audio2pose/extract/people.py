@@ -81,11 +81,11 @@ def match_cost(
     time:float, # s
     colours:Float[np.ndarray, "24"]|None=None, # From `box_colours`
 )->float: # inf: it cannot be
-    "How unlike a person a box is: way from where she would be, in body lengths; size; colours"
+    "How unlike a person a box is: way from where it is expected, in body lengths; size; colours"
     gap,side,height = time-track.time,float((track.box[2:]-track.box[:2]).max()),float((box[2:]-box[:2]).max())
     middle,before = (box[:2]+box[2:])/2,(track.box[:2]+track.box[2:])/2
     way = float(np.abs(middle-before).max())/side
-    near = min(way, float(np.abs(middle-before-track.velocity*min(gap, .5)).max())/side) # Whether she went on or stopped
+    near = min(way, float(np.abs(middle-before-track.velocity*min(gap, .5)).max())/side) # Whether the person went on or stopped
     unlike = 0. if colours is None or track.colours is None else 1-float(colours@track.colours)
     overlaps = box_iou(track.box[None], box[None])[0, 0]>.1
     if gap>2 or not overlaps and (near>min(.5+gap, 1.5) or not .5<height/side<2): return math.inf
