@@ -16,12 +16,14 @@ from ..core import InputError
 
 # %% ../../nbs/807_commands.retarget.ipynb #5a9459a5
 def output_path(
+    dance:Path,
     character:Path,
     out:Path|None, # None: beside the character
 )->Path:
-    "Where the dancing character goes, which is never where the character is"
+    "Where the dancing character goes, which is never where the dance or the character is"
     out = out or character.with_name(f"{character.stem}-dancing{'.vrm' if character.suffix.lower()=='.vrm' else '.glb'}")
-    if out.absolute()==character.absolute(): raise InputError(f"{out}: this is the character itself; choose another name with --out")
+    for name,file in (("character", character), ("dance", dance)):
+        if out.resolve()==file.resolve() or (out.exists() and file.exists() and out.samefile(file)): raise InputError(f"{out}: this is the {name} itself; choose another name with --out")
     return out
 
 # %% ../../nbs/807_commands.retarget.ipynb #fe7d6b27
@@ -41,9 +43,9 @@ def retarget(
     """
     from audio2pose.data.mocap import read_motion
     from audio2pose.show.character import retarget_character
-    out = output_path(character, out)
+    out = output_path(dance, character, out)
     if fps is not None and not 1<=fps<=240: raise InputError(f"--fps {fps:g}: give 1 to 240 frames per second")
     motion = read_motion(dance)
     made = retarget_character(motion if fps is None else motion.resample(fps), character, out)
-    typer.echo(f"{motion.seconds:.2f} s on {len(made.joints)-1} bones of {character.name}")
+    typer.echo(f"{motion.seconds:.2f} s on {len(made.joints)-1} bones of {escape_line(character.name)}")
     typer.echo(escape_line(str(out.absolute())))

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from ..body.footing import TOE_HEIGHT, contacts, sole_height, remove_short_runs
 from ..body.capture import Capture, check_size, identify_joints, read_bvh
 from ..body.retarget import continuous_quaternions, from_quaternions, joint_distance, limit_angular_speed, retarget
-from ..core import FPS, InputError, atomic, require
+from ..core import FPS, InputError, atomic, check_regular_file, require
 from ..documents import decode_text, read_document
 from .cmu import SALSA, read_amc
 from .g1 import read_g1
@@ -181,7 +181,12 @@ def gltf_nodes(
 )->tuple[list[int], dict[int, int]]: # Nodes, parents first; node → parent
     "The tree of nodes"
     parents = {child: k for k,node in enumerate(gltf.nodes) for child in node.children or []}
-    depth = lambda node: 1+depth(parents[node]) if node in parents else 0
+    def depth(node):
+        steps = 0
+        while node in parents:
+            node,steps = parents[node],steps+1
+            if steps>len(gltf.nodes): raise InputError("its nodes go in a circle; export it again")
+        return steps
     return sorted(range(len(gltf.nodes)), key=depth),parents
 
 # %% ../../nbs/217_data.mocap.ipynb #cd736045
@@ -253,7 +258,7 @@ def read_clip(
 )->tuple[Capture, dict[str, int]]|Motion: # A capture and its joints, or what is on SMPL-24 already
     "Any motion file"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"{path}: no such file")
+    check_regular_file(path)
     suffix = path.suffix.lower()
     if suffix in formats: return Motion.load(path)
     if suffix not in READERS: raise InputError(f"{path}: {HINT}; an FBX can be saved as BVH or glTF by Blender")

@@ -53,7 +53,7 @@ class Track:
     area:float = 0. # Of all its boxes, px²
     observations:dict = field(default_factory=dict) # Number of a frame → points (133, 4), box (4,), and what else was seen
     velocity:Any = 0. # Of the middle of the box, (2,), px/s
-    colours:np.ndarray|None = None # What she wears, from `people.box_colours`
+    colours:np.ndarray|None = None # Of the clothes, from `people.box_colours`
 
 # %% ../../nbs/502_extract.clips.ipynb #8ec3b1b9
 @dataclass(eq=False)
