@@ -99,7 +99,7 @@ def test_the_file_plays_what_was_computed(tmp_path, dance):
     gltf = characters.load_character(tmp_path/"out.glb")
     from audio2pose.data.mocap import gltf_array, gltf_nodes
     order,parents = gltf_nodes(gltf)
-    tracks = {(c.target.node, c.target.path): gltf_array(gltf, gltf.animations[0].samplers[c.sampler].output) for c in gltf.animations[0].channels}
+    tracks = {(c.target.node, c.target.path): gltf_array(gltf, gltf.animations[0].samplers[c.sampler].output, [gltf.binary_blob()]) for c in gltf.animations[0].channels}
     for frame in (0, 60, 239):
         world = {}
         for node in order:
