@@ -6,8 +6,8 @@
 __all__ = ['connections', 'engines', 'JobQueue', 'mark_failed', 'requeue', 'must_run_alone', 'Resources', 'serial',
            'worker_environment', 'interrupt_main_thread', 'read_messages', 'start_worker', 'worker_loop',
            'exit_message', 'Worker', 'run_worker', 'future_exception', 'next_job_for', 'keep_running', 'processes',
-           'RayWorker', 'next_batch', 'connect_ray', 'on_ray', 'check_engine', 'WorkerDiedError', 'PerItem',
-           'map_items', 'Report', 'record_stopped', 'run_jobs']
+           'RayWorker', 'next_batch', 'start_ray', 'connect_ray', 'on_ray', 'check_engine', 'WorkerDiedError',
+           'PerItem', 'map_items', 'Report', 'record_stopped', 'run_jobs']
 
 # %% ../../nbs/150_engine.workers.ipynb #4e63ef62
 import multiprocessing
@@ -322,6 +322,19 @@ def next_batch(
     return jobs
 
 # %% ../../nbs/150_engine.workers.ipynb #79d9cb70
+def start_ray(
+    **options, # Of `ray.init`
+): # What `ray.init` returns
+    "Start or join Ray; it gives its own start thirty seconds, which is too little on a machine that has other work"
+    ray = require("ray", "ray")
+    for attempt in range(4):
+        try: return ray.init(**options)
+        except Exception as error: # Ray raises the base class
+            ray.shutdown()
+            if "timed out during startup" not in str(error): raise
+    raise InputError("Ray did not start within two minutes; wait until the machine has less to do, or choose the engine processes")
+
+# %% ../../nbs/150_engine.workers.ipynb #09c288cf
 def connect_ray(
     resources:Resources,
 ): # The module `ray`, and whether a cluster was started for us alone
@@ -330,8 +343,8 @@ def connect_ray(
     alone = "RAY_ADDRESS" not in os.environ and not ray.is_initialized()
     if not ray.is_initialized():
         with safe_path():
-            ray.init(num_cpus=resources.workers if alone else None, num_gpus=resources.gpus if alone else None, include_dashboard=False if alone else None,
-                     log_to_driver=False, logging_level="ERROR")
+            start_ray(num_cpus=resources.workers if alone else None, num_gpus=resources.gpus if alone else None, include_dashboard=False if alone else None,
+                      log_to_driver=False, logging_level="ERROR")
     return ray, alone
 
 # %% ../../nbs/150_engine.workers.ipynb #e0c318ef
