@@ -261,10 +261,10 @@ def test_the_stage_asks_mmpose_for_each_crop(rtmpose3d):
     points = networks.pose(both, [networks.Crop(shot, box, []) for shot,box in zip(shots, boxes)], False)
     for one,shot,box,seen,found in zip(pictures, shots, boxes, points, networks.detect_batch(both, shots, .05)):
         alone = torch.from_numpy(one)[None]
-        expected,scores = openmmlab.estimate_poses(networks.pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
+        expected,scores = openmmlab.estimate_poses(both.pose, alone, torch.zeros(1, dtype=torch.int), torch.from_numpy(box)[None])
         np.testing.assert_allclose(seen[:, 3], scores[0], rtol=1e-4, atol=1e-3)
         assert (np.abs(seen[:, :3]-expected[0].numpy())<1e-2).mean()>.98
-        np.testing.assert_allclose(found[1], openmmlab.detect(networks.detector, alone, .05)[0][1], atol=1e-4)
+        np.testing.assert_allclose(found[1], openmmlab.detect(both.detector, alone, .05)[0][1], atol=1e-4)
 
 
 def test_the_stage_says_what_is_missing(mmpose, monkeypatch, tmp_path):
