@@ -69,8 +69,8 @@ class LivePage {
     clock.play();
   }
 
-  step(seconds) { // The frame to be shown: the song's, or a quarter of a second behind the newest, leaning towards it
-    const { dance, clock, data } = this, wanted = dance.end - .25 * data.fps;
+  step(seconds) { // The frame to be shown: the song's, or four tenths of a second behind the newest, leaning towards it
+    const { dance, clock, data } = this, wanted = dance.end - .4 * data.fps;
     if (clock?.playing && !this.ended && clock.time * data.fps > dance.end) clock.pause(); // The song waits for the dancer
     if (clock) return clock.time * data.fps;
     const place = (this.place ?? wanted) + seconds * data.fps, gap = wanted - place;
