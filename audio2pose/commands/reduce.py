@@ -23,7 +23,8 @@ def print_summary(
     "What became of the files; fail if nothing did"
     from audio2pose.engine.ledger import read_ledger
     typer.echo(f"{report.outcomes['made']} clips made, {report.kept['made']} were made before, {report.total['refused']} refused")
-    for line in read_ledger(out/"ledger.jsonl"):
+    last = {line["key"]: line for line in read_ledger(out/"ledger.jsonl") if "key" in line} # An earlier call may have refused what this one made
+    for line in last.values():
         if line.get("outcome")=="refused": typer.echo(escape_line(f"  {line['key']}: {line['reason']}"))
     typer.echo(escape_line(str(out.absolute())))
     if not report.total["made"]: raise InputError(f"{out}: nothing could be made; the reasons are in ledger.jsonl")

@@ -297,8 +297,8 @@ def extract(
 )->tuple[Report, list[InvalidRow]]:
     "Landmarks of all segments; a second call does only what is left"
     check_requirements(settings, compute, engine)
+    jobs,bad = video_jobs(*read_segments(source, videos)) # What is wrong with it is said before weights are fetched
     found = find_all_weights(settings, weights)
-    jobs,bad = video_jobs(*read_segments(source, videos))
     recorded_settings = dict(config_to_json(settings), weights=[one.sha256 for one in found])
     report = run_jobs(jobs, Extraction(settings, compute, found, Path(out), progress), out, recorded_settings, engine, resources, retry=retry, progress=progress)
     write_bad_rows(Path(out)/"bad_rows.tsv", bad)

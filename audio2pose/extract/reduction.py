@@ -166,7 +166,7 @@ def to_seed_points(
 )->Float[np.ndarray, "T K 4"]: # NaN in frames of zeros alone
     "The older stage's view of what was seen"
     shape = to_points(array).shape
-    points = array.reshape(*shape[:2], -1).astype(np.float32).astype(float)
+    points = array.reshape(*shape[:2], array.shape[2] if array.ndim==3 else 4).astype(np.float32).astype(float)
     points[(points==0).all((1, 2))] = np.nan
     return points if points.shape==shape else np.pad(points, ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
 
@@ -211,8 +211,10 @@ def reduce_folder(
     "Reduce every landmark file below a folder"
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*.npy") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    if not files: raise InputError(f"{folder}: no .npy files in it")
+    if not files: raise InputError(f"{folder}: no .npy files in it" if folder.is_dir() else f"{folder}: no such folder of landmarks")
     if Path(out).resolve()==folder.resolve(): raise InputError(f"{folder}: the rows would replace the landmarks; give another folder")
+    taken = [] if (Path(out)/"ledger.jsonl").exists() else [place for path in files if (place := Path(out)/path.relative_to(folder)).exists()]
+    if taken: raise InputError(f"{taken[0]}: it is there already, and no ledger.jsonl says that it was made here; give another folder")
     jobs = [Job(str(path), {path.relative_to(folder).with_suffix("").as_posix(): {}}, file_stamp(path)) for path in files]
     settings = dict(asdict(config), size=size, stage="reduction")
     if not config.keep_score: settings.pop("keep_score")
