@@ -241,8 +241,8 @@ def test_a_folder_of_songs_with_a_bad_one_among_them(song, capfd, tiny):
     assert code==1 and [bool(one["error"]) for one in found]==[False, True] and list(found[0]["files"])==["motion.npz", "dance.json"] and err==""
 
 
-@pytest.mark.parametrize("option,value,says", [("--formats", "fbx", "give some of"), ("--size", "721x1", "even numbers"), ("--fps", "0", "1 to 240"), ("--skeleton", "biped", "choose one of mixamo")])
-def test_outputs_that_cannot_be_had(song, capfd, tiny, option, value, says): refused(capfd, "dance", song, "--model", tiny, option, value, says=says)
+@pytest.mark.parametrize("option,value,says", [("--formats", "fbx", "give some of"), ("--size", "721x1", "even numbers"), ("--fps", "0", "1 to 240"), ("--skeleton", "biped", "choose one of mixamo"), ("--size", "²x64", "even numbers"), ("--formats", "mp4,", "nothing to be written"), ("--seed", "9"*23, "less than or equal")])
+def test_outputs_that_cannot_be_had(song, capfd, tiny, option, value, says): refused(capfd, "dance", song, "--model", tiny, "--no-film", option, value, says=says)
 
 
 def test_short_help_and_one_mark_after_a_guess(here, capfd):

@@ -292,7 +292,7 @@ def live(
     channels:Annotated[int, typer.Option(min=1, max=32, help="Of raw sound.")]=1,
     style:Annotated[str|None, typer.Option(help="A style the dancer was taught.", show_default="the seed decides")]=None,
     energy:Annotated[float, typer.Option(help="How fast joints move, from 0.25 to 4.")]=1.,
-    seed:Annotated[int, typer.Option(min=0, help="Variety.")]=0,
+    seed:Annotated[int, typer.Option(min=0, max=2**32-1, help="Variety.")]=0,
     port:Annotated[int, typer.Option(min=0, max=65535, help="Of the local address; 0: any that is free.")]=0,
     browser:Annotated[bool, typer.Option(help="Open a browser.")]=True,
 ):
