@@ -155,7 +155,7 @@ def test_3dpw_points_are_where_openpose_saw_them(tmp_path):
     np.testing.assert_allclose(person.keypoints[:, [14, 4], :2], content["poses2d"][0][:, :2, [2, 11]].transpose(0, 2, 1))
 
 
-@pytest.mark.parametrize("content,why", [(sequence(poses=[np.zeros((40, 70))]), "do not fit one another"), (sequence(cam_poses=np.eye(3)), "do not fit one another"), ([1], "no poses2d"), (dict(poses=1), "no poses2d, betas"), (dict(sequence(), poses=print), "a.pkl")])
+@pytest.mark.parametrize("content,why", [(sequence(poses=[np.zeros((40, 70))]), "do not fit one another"), (sequence(cam_poses=np.eye(3)), "do not fit one another"), ([1], "no poses2d"), (dict(poses=1), "no poses2d, betas"), (dict(sequence(), poses=len), "a.pkl")])
 def test_3dpw_files_that_are_wrong(tmp_path, content, why):
     save(tmp_path/"test/a.pkl", content)
     with pytest.raises(InputError, match=why): read_3dpw(tmp_path, "test")
