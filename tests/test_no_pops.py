@@ -1,4 +1,4 @@
-"No joint of the shipped dancer turns by more than 25 degrees in one frame (at 60 a second; the fastest real joint of an AIST++ break clip: 11)"
+"No joint of FACT small (`--model fact`) turns by more than 25 degrees in one frame (at 60 a second; the fastest real joint of an AIST++ break clip: 11)"
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,17 +42,17 @@ def test_a_song_that_popped(fact):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", range(8))
-def test_eight_seeds_of_synthetic_songs(fact, seed):
+@pytest.mark.parametrize("seed", range(2))
+def test_seeds_of_synthetic_songs(fact, seed):
     for song in (demo_track(), compose(5, seconds=20.)): assert largest_step(fact, features_of(song.y, song.sr), seed)<LIMIT
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", REAL_SONGS)
-def test_eight_seeds_of_real_songs(fact, shared, name):
+def test_seeds_of_real_songs(fact, shared, name):
     features = features_of(*audio.load(shared(f"real/music/{name}.ogg")))[:20*60] # Joins of phrases are what popped: one or two in twenty seconds
-    for seed in range(8): assert largest_step(fact, features, seed)<LIMIT, seed
+    for seed in range(2): assert largest_step(fact, features, seed)<LIMIT, seed
 
 
 # ---- the parts
