@@ -1,4 +1,4 @@
-"""What the shipped model must keep doing: on the beat, lively to the end, feet still, nobody under the floor.
+"""What the shipped dancer and FACT small must keep doing: on the beat, lively to the end, feet still, nobody under the floor, no joint that pops.
 
 The three real songs are read from the shared material and skipped where it is absent; the demo track is always there.
 `pytest tests/test_dance_quality.py -s` prints the table.
@@ -8,9 +8,11 @@ import pytest
 
 from audio2pose import audio
 from audio2pose.data.music import demo_track
-from audio2pose.generate import generate_dance
+from audio2pose.beats import track
+from audio2pose.generate import generate_dance, generate_flow_dance, load_dancer, with_beats
 from audio2pose.metrics.beat import beat_align, beat_margin, kinematic_beats
 from audio2pose.metrics.contact import exploded, foot_skating, foot_contact_and_skating, jerk, liveliness, penetration
+from audio2pose.metrics.realism import largest_rotation
 from audio2pose.models.fact import FACT
 from audio2pose.motion import Motion
 
@@ -34,16 +36,30 @@ def measure(features, motion):
                 jerk=jerk(positions, 60), exploded=exploded(positions))
 
 
-def check(numbers):
+def check(numbers, lively=(.5, 2)):
     assert not numbers["exploded"]
     assert numbers["margin"]>=.08
-    assert .5<=numbers["liveliness"]<=2
+    assert lively[0]<=numbers["liveliness"]<=lively[1]
     assert numbers["skating"]<.05 and not numbers["published"]>=.05
     assert numbers["depth"]<=.03
     assert numbers["jerk"]<=2*REAL_JERK
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SONGS)
+def test_the_shipped_dancer(shared, name):
+    y,sr = audio.load(shared(f"real/music/{name}.ogg"))
+    y = y[:24*sr]
+    steps,features = track(y, sr).step_times(),audio.features(y, sr, frames=audio.motion_frame_count(y, sr))
+    dancer = load_dancer(None)
+    for seed in SEEDS:
+        motion = generate_flow_dance(dancer, with_beats(features, steps), seed)
+        numbers = measure(with_beats(features, steps), motion)
+        print(f"\n{name} seed {seed}:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()), f"rotation {largest_rotation(motion):.1f}")
+        check(numbers, lively=(.4, np.inf)) # It follows the song, whose beginning may be quiet
+        assert largest_rotation(motion)<25
+
+
+@pytest.mark.parametrize("seed", SEEDS[:1])
 @pytest.mark.parametrize("name", SONGS)
 def test_real_songs(fact, shared, name, seed):
     y,sr = audio.load(shared(f"real/music/{name}.ogg"))
