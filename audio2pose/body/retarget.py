@@ -69,10 +69,10 @@ def alignment(
 
 # %% ../../nbs/130_body.retarget.ipynb #1ae37fac
 def slerp(
-    a:Float[np.ndarray, "T 3 3"],
-    b:Float[np.ndarray, "T 3 3"],
-    share:float|Float[np.ndarray, "T 1"], # 0 = a, 1 = b
-)->Float[np.ndarray, "T 3 3"]:
+    a:Float[np.ndarray, "*batch 3 3"],
+    b:Float[np.ndarray, "*batch 3 3"],
+    share:float|Float[np.ndarray, "... 1"], # 0 = a, 1 = b
+)->Float[np.ndarray, "*batch 3 3"]:
     "Rotations on the way from one to another"
     return a@axis_angle_to_matrix(matrix_to_axis_angle(a.swapaxes(-1, -2)@b)*share)
 
