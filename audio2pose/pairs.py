@@ -190,6 +190,7 @@ class PairsNote(TypedDict):
     seed_seconds:Annotated[float, Ge(0)]
     made_by:NotRequired[str]
     dances:NotRequired[list[str]]
+    settings:NotRequired[str] # From `settings_digest`
 
 def read_note(
     folder:str|os.PathLike, # Of dances
