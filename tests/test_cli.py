@@ -308,7 +308,7 @@ def wait_for(condition, process, seconds=60):
 def test_stopped_dance_leaves_nothing(here, tiny, sign, code, later):
     soundfile.write("song.wav", clicks(300), SR)
     process = start("dance", "song.wav", "--model", tiny, "--commit", 1, "--out", "deep/down")
-    wait_for(lambda: Path("deep").exists(), process)
+    wait_for(lambda: list(Path().rglob(".part-*/*")), process)
     time.sleep(later)
     process.send_signal(sign)
     _,err = process.communicate(timeout=60)
