@@ -59,7 +59,7 @@ def test_the_shipped_dancer(shared, name):
         assert largest_rotation(motion)<25
 
 
-@pytest.mark.parametrize("seed", SEEDS[:1])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", SONGS)
 def test_real_songs(fact, shared, name, seed):
     y,sr = audio.load(shared(f"real/music/{name}.ogg"))

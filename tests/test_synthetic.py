@@ -57,7 +57,7 @@ def test_every_dance(genre, seed, bpm, first): check_dance(genre, seed, bpm, fir
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, derandomize=False)
+@settings(max_examples=300, deadline=None, derandomize=False)
 @any_dance
 def test_every_dance_explored(genre, seed, bpm, first): check_dance(genre, seed, bpm, first)
 
