@@ -1,7 +1,9 @@
 "The page in a real browser: Debian's Chromium, without a screen, a GPU or a network"
 import io
+import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrom
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
          "--disable-sync --autoplay-policy=no-user-gesture-required").split()
 SOFTWARE_GL = "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader".split()
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+AXE = Path(os.environ.get("AXE", ""))
+
+
+def needs_browser(test): return pytest.mark.browser(pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")(test))
 
 
 # ---- what is shown
@@ -65,7 +70,7 @@ def browser(launch):
 def visit(browser, path, ready=True, script="", **options):
     "Open a page file; afterwards nothing may have gone wrong and nothing may have been fetched"
     context = browser.new_context(**{"viewport": {"width": 600, "height": 420}, **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     context.set_offline(True)
     context.route("http*://**", lambda route: route.abort())
     page,wrong,fetched = context.new_page(), [], []
@@ -85,7 +90,7 @@ def visit(browser, path, ready=True, script="", **options):
 def seen(page):
     "The dancer's canvas as an array, controls and title hidden"
     from PIL import Image
-    page.evaluate("() => document.querySelectorAll('.controls, .title, .note').forEach(part => part.style.visibility = 'hidden')")
+    page.evaluate("() => document.querySelectorAll('.controls, .tools, .title, .note').forEach(part => part.style.visibility = 'hidden')")
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(float)
 
@@ -317,15 +322,16 @@ def test_the_keyboard(browser, page_file):
         def after(key):
             page.keyboard.press(key)
             return frame(page)
-        assert after("ArrowRight")==60
+        assert after("Shift+ArrowRight")==60
         assert after(".")==61
         assert after(",")==60
-        assert after("Shift+ArrowRight")==360
-        assert after("ArrowLeft")==300
+        assert after("PageUp")==360
+        assert after("Shift+ArrowLeft")==300
         assert after("End")==479
         assert after("Home")==0
-        page.focus("input") # The slider leaves the arrows to the page
+        page.focus("input") # On the time line arrows go along it
         assert after("ArrowRight")==60
+        assert page.evaluate("player.camera.wanted.azimuth")==.38
         after(" ")
         page.wait_for_function("player.playing && player.frame > 65")
         after(" ")
@@ -338,6 +344,282 @@ def test_the_keyboard(browser, page_file):
         before = page.get_attribute(".loop", "aria-pressed")
         after("Space")
         assert page.get_attribute(".loop", "aria-pressed")!=before and not page.evaluate("player.playing")
+
+
+def turned(page):
+    "Azimuth, elevation and zoom that the camera is on its way to"
+    return page.evaluate("[player.camera.wanted.azimuth, player.camera.wanted.elevation, player.camera.wanted.zoom]")
+
+
+@needs_browser
+def test_the_camera_is_moved_by_keys(browser, page_file):
+    with visit(browser, page_file) as page:
+        start = turned(page)
+        for key,axis,sign in (("ArrowLeft", 0, -1), ("ArrowRight", 0, 1), ("ArrowUp", 1, 1), ("ArrowDown", 1, -1), ("+", 2, -1), ("=", 2, -1), ("-", 2, 1)):
+            before = turned(page)
+            page.keyboard.press(key)
+            change = np.subtract(turned(page), before)
+            assert change[axis]*sign>.02 and np.count_nonzero(change)==1, key
+        assert frame(page)==0, "time is left alone"
+        for _ in range(40): page.keyboard.press("ArrowUp")
+        assert turned(page)[1]<=np.pi/2, "never over the top"
+        page.keyboard.press("r")
+        assert turned(page)==start
+        page.keyboard.press("Control+ArrowLeft")
+        assert turned(page)==start, "the browser's own keys stay the browser's"
+
+
+@needs_browser
+def test_views_from_the_front_the_side_and_the_top(browser, page_file):
+    eye = "(() => { const { eye, target } = player.camera.view([0, 0, 0], 0, 1.5, 0); return eye.map((x, i) => x - target[i]) })()"
+    with visit(browser, page_file, viewport=dict(width=1200, height=700), reduced_motion="reduce") as page:
+        page.evaluate("player.camera.orbit(-20, 0)") # Three times round: the way to a view is the shorter one
+        for key,name,axis in (("1", "front", 2), ("2", "side", 0), ("3", "top", 1)):
+            before = turned(page)[0]
+            page.keyboard.press(key)
+            assert abs(turned(page)[0]-before)<=np.pi+1e-9
+            page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            away = np.array(page.evaluate(eye))
+            assert away[axis]/np.linalg.norm(away)>.99, name
+            assert [page.get_attribute(f".{other}", "aria-pressed") for other in ("front", "side", "top")]==[str(other==name).lower() for other in ("front", "side", "top")]
+        page.click(".front")
+        assert turned(page)[1]==pytest.approx(.05)
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("document.querySelector('.front').getAttribute('aria-pressed') === 'false'")
+        page.click(".home")
+        assert turned(page)[:2]==[.38, .16]
+
+
+@needs_browser
+def test_bones_in_place_of_the_body(browser, page_file):
+    "Fewer pixels than the body covers; what is left is red, what is right is blue"
+    with visit(browser, page_file, reduced_motion="reduce") as page:
+        page.keyboard.press("1")
+        page.keyboard.press("g") # Without the floor only the figure differs from the background
+        figure = lambda: np.abs(np.diff(seen(page), axis=-1)).max(-1)>40
+        body = figure()
+        page.keyboard.press("b")
+        picture,bones = seen(page),figure()
+        assert page.evaluate("player.bones") and 100<bones.sum()<.5*body.sum()
+        red,blue = picture[..., 0]-picture[..., 2]>60,picture[..., 2]-picture[..., 0]>60
+        assert red.sum()>50 and blue.sum()>50
+        assert np.nonzero(red)[1].mean()>np.nonzero(blue)[1].mean()+10, "seen from the front, left is on the right"
+        page.keyboard.press("b")
+        assert (figure()!=body).mean()<1e-3
+
+
+@needs_browser
+def test_a_question_mark_lists_the_keys(browser, page_file):
+    with visit(browser, page_file) as page:
+        page.focus(".loop")
+        page.keyboard.press("?")
+        assert page.evaluate("document.querySelector('dialog').open")
+        listed = page.locator("dialog kbd").all_inner_texts()
+        for key in page.evaluate("Object.keys(player.keys()).filter(key => key.length === 1)"):
+            if key not in " k0=_−-": assert key in listed, key
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("t")
+        assert turned(page)[0]==.38 and not page.evaluate("player.trails"), "what is behind the list is left alone"
+        page.keyboard.press("Escape")
+        assert not page.evaluate("document.querySelector('dialog').open")
+        assert page.evaluate("document.activeElement.className")=="loop"
+        page.set_viewport_size(dict(width=320, height=480))
+        page.evaluate("player.help()")
+        box = page.locator("dialog").bounding_box()
+        assert box["x"]>=0 and box["y"]>=0 and box["x"]+box["width"]<=320 and box["y"]+box["height"]<=480
+        page.click("dialog .close")
+        assert not page.evaluate("document.querySelector('dialog').open")
+
+
+@needs_browser
+def test_focus_is_seen_from_the_first_stop_on(browser, page_file):
+    ring = "() => { const s = getComputedStyle(document.activeElement); return [document.activeElement.tagName, document.activeElement.className, s.outlineStyle, parseFloat(s.outlineWidth)] }"
+    with visit(browser, page_file, viewport=dict(width=1200, height=700)) as page:
+        stops = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            tag,name,style,width = page.evaluate(ring)
+            if tag in ("BODY", "HTML"): break # Back in the browser's own bar
+            stops.append(name or tag)
+            assert style!="none" and width>=2, name
+        assert stops[0]=="CANVAS" and len(stops)==len(set(stops))>=18, stops
+
+
+@needs_browser
+@pytest.mark.parametrize("size", [(320, 480), (400, 800), (844, 390)])
+def test_every_control_is_within_reach_of_a_thumb(browser, page_file, size):
+    "What can be tapped lies in the window, under nothing else, and is large enough for a finger"
+    reach = """() => [...document.querySelectorAll('.controls button, .controls select, .controls input, .tools button')].filter(part => part.offsetParent).map(part => {
+        const box = part.getBoundingClientRect(), hit = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+        return [part.className || part.tagName, part.contains(hit), box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight, box.width, box.height] })"""
+    with visit(browser, page_file, viewport=dict(width=size[0], height=size[1]), has_touch=True, is_mobile=True) as page:
+        page.tap(".more")
+        assert page.get_attribute(".more", "aria-expanded")=="true"
+        parts = page.evaluate(reach)
+        assert len(parts)>=19
+        for name,free,inside,width,height in parts: assert free and inside and width>=38 and height>=34, (name, free, inside, width, height)
+        for name in ("bones", "trails", "ground", "follow", "front"):
+            before = page.get_attribute(f".{name}", "aria-pressed")
+            page.tap(f".{name}")
+            page.wait_for_function("([name, before]) => document.querySelector('.' + name).getAttribute('aria-pressed') !== before", arg=[name, before])
+        page.evaluate("player.seek(2)")
+        page.tap(".from")
+        page.evaluate("player.seek(4)")
+        page.tap(".to")
+        assert page.evaluate("player.region")==[2, 4] and page.evaluate("player.loop")
+        page.tap(".keys")
+        page.tap("dialog .close")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+# ---- for every eye
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_forced_colours_states_are_told_apart(browser, page_file, scheme):
+    look = "name => { const s = getComputedStyle(document.querySelector(name)); return [s.backgroundColor, s.borderTopStyle, parseFloat(s.borderTopWidth)] }"
+    with visit(browser, page_file, viewport=dict(width=1200, height=700), forced_colors="active", color_scheme=scheme) as page:
+        pressed,released = page.evaluate(look, ".follow"),page.evaluate(look, ".trails")
+        assert pressed[0]!=released[0], "not by the colour of a line alone"
+        for name in (".play", ".follow", ".trails", ".keys", "select"): assert page.evaluate(look, name)[1:]==["solid", 1], name
+        page.evaluate("player.seek(4)")
+        from PIL import Image
+        line = np.asarray(Image.open(io.BytesIO(page.locator("input").screenshot())).convert("RGB")).astype(int)
+        row = line[line.shape[0]//2]
+        assert np.abs(row[len(row)//4]-row[3*len(row)//4]).sum()>100, "how far the song is"
+
+
+@needs_browser
+def test_who_wants_less_motion_sees_only_the_dance(browser, page_file):
+    "No glide, no pulse on the floor; the dance itself is what one has come for, and begins when one asks for it"
+    after = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done([player.camera.now.azimuth === player.camera.wanted.azimuth, Math.max(...pulses)]))))"
+    for wish,calm in (("reduce", True), ("no-preference", False)):
+        with visit(browser, page_file, reduced_motion=wish) as page:
+            page.evaluate("() => { window.pulses = [0]; const draw = player.screen.draw.bind(player.screen); player.screen.draw = (...all) => { pulses.push(all[4]); draw(...all) } }")
+            page.evaluate("player.seek(.5), player.play()")
+            page.wait_for_function("player.frame > 31 && pulses.length > 2")
+            page.keyboard.press("2")
+            there,pulse = page.evaluate(after)
+            assert (there, pulse==0)==(calm, calm)
+
+
+@needs_browser
+def test_the_picture_is_never_coarser_than_half(browser, page_file):
+    size = "() => { const c = document.querySelector('canvas'); return [c.width / c.clientWidth / Math.min(devicePixelRatio, 2), c.height / c.clientHeight / Math.min(devicePixelRatio, 2)] }"
+    for ratio in (1, 2):
+        with visit(browser, page_file, device_scale_factor=ratio) as page:
+            assert page.evaluate(size)==pytest.approx([1, 1], abs=.01), "at rest every pixel is drawn"
+            page.evaluate("player.play()")
+            page.wait_for_function("player.frame > 3")
+            page.evaluate("() => { for (let k = 0; k < 500; k++) player.easeOff(60) }")
+            page.wait_for_timeout(100)
+            assert min(page.evaluate(size))>=.495
+            page.evaluate("player.pause()")
+            page.wait_for_function(f"Math.abs(({size})()[0] - 1) < .01")
+
+
+@needs_browser
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe: npm install axe-core, and name axe.min.js in AXE")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_bars_the_way(browser, page_file, pair_file, scheme):
+    "No violation of WCAG level A or AA: the page, its tools on a phone, its list of keys, and two dancers"
+    def violations(page):
+        found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})")["violations"]
+        return [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
+    for path in (page_file, pair_file):
+        with visit(browser, path, viewport=dict(width=1200, height=700), color_scheme=scheme) as page:
+            page.evaluate(AXE.read_text(encoding="utf-8"))
+            assert violations(page)==[]
+            page.set_viewport_size(dict(width=360, height=640))
+            page.evaluate("player.expand(true)")
+            assert violations(page)==[]
+            page.evaluate("player.help()")
+            assert violations(page)==[]
+
+
+# ---- taking along
+
+@needs_browser
+def test_the_picture_is_saved(browser, page_file, tmp_path):
+    from PIL import Image
+    with visit(browser, page_file) as page:
+        page.evaluate("player.seek(2)")
+        with page.expect_download() as saved: page.keyboard.press("p")
+        assert saved.value.suggested_filename.endswith(" 2.00s.png")
+        saved.value.save_as(tmp_path/"frame.png")
+        picture = Image.open(tmp_path/"frame.png")
+        assert picture.size==(1200, 840), "two pixels for one"
+        assert np.asarray(picture.convert("L")).std()>4
+        assert "Saved" in page.inner_text(".note") and "hacked" not in page.evaluate("Object.keys(window).join()")
+        page.wait_for_function("document.querySelector('canvas').width === 600")
+
+
+@needs_browser
+def test_the_clip_is_saved_with_its_song(browser, page_file, tmp_path):
+    import av
+    with visit(browser, page_file, viewport=dict(width=400, height=300)) as page:
+        page.evaluate("player.region = [.5, 4.5]")
+        with page.expect_download(timeout=60_000) as saved: page.keyboard.press("v")
+        saved.value.save_as(tmp_path/"clip.webm")
+        assert not page.evaluate("player.playing") and page.get_attribute(".clip", "aria-pressed")=="false"
+    with av.open(str(tmp_path/"clip.webm")) as clip:
+        assert 2<clip.duration/1e6<12, "players can seek"
+        assert {stream.type for stream in clip.streams}=={"audio", "video"}
+        pictures = [picture.to_ndarray(format="rgb24").astype(int) for picture in clip.decode(video=0)]
+    assert len(pictures)>=2 and pictures[0].shape[0]%2==0
+    assert pictures[0].std()>4 and (np.abs(pictures[-1]-pictures[0]).sum(-1)>60).mean()>.001, "she moves"
+
+
+@needs_browser
+def test_a_second_press_ends_the_clip(browser, tmp_path):
+    player.write_html(swaying(120.), tmp_path/"silent.html")
+    with visit(browser, tmp_path/"silent.html", viewport=dict(width=320, height=280)) as page:
+        with page.expect_download(timeout=60_000) as saved:
+            page.keyboard.press("v")
+            page.wait_for_function("player.time > .6")
+            assert page.get_attribute(".clip", "aria-pressed")=="true" and "Recording until" in page.inner_text(".note")
+            page.keyboard.press("v")
+        assert saved.value.suggested_filename=="Dance 0.00s.webm" and page.evaluate("player.time")<100
+
+
+# ---- side by side
+
+@pytest.fixture(scope="session")
+def pair_file(tmp_path_factory, song):
+    path = tmp_path_factory.mktemp("pages")/"pair.html"
+    player.write_html([swaying(), swaying(5.)], path, song, names=["slow", "<b>quick</b>"])
+    return path
+
+
+@needs_browser
+def test_two_dances_side_by_side(browser, pair_file):
+    with visit(browser, pair_file, viewport=dict(width=1000, height=500)) as page:
+        assert page.locator(".names span").all_inner_texts()==["slow", "<b>quick</b>"]
+        first = seen(page)
+        page.evaluate("player.seek(4)")
+        moved = np.abs(seen(page)-first).sum(-1)>60
+        assert moved[:, :500].mean()>.002 and moved[:, 500:].mean()>.002
+        assert page.evaluate("[player.length, player.frames]")==[8, 480], "the longer one's time"
+        page.evaluate("player.seek(7)")
+        held = seen(page)
+        page.evaluate("player.seek(7.8)")
+        moved = np.abs(seen(page)-held).sum(-1)>60
+        assert moved[:, :500].any() and not moved[:, 500:].any(), "who is through holds the last pose"
+
+
+@needs_browser
+def test_two_dances_on_a_phone_are_one_below_the_other(browser, pair_file):
+    with visit(browser, pair_file, viewport=dict(width=360, height=700)) as page:
+        boxes = [part.bounding_box() for part in page.locator(".names span").all()]
+        assert boxes[0]["x"]==boxes[1]["x"] and boxes[1]["y"]>=boxes[0]["y"]+boxes[0]["height"]-1
+        panes = page.evaluate("player.panes()")
+        assert panes[0][1]==panes[1][3] and panes[0][1]+panes[0][3]==page.evaluate("player.canvas.height")
+        assert abs(700-boxes[1]["y"]-panes[1][3])<=1.5, "each name above its dancer"
+        first = seen(page)
+        page.evaluate("player.seek(4)")
+        moved = np.abs(seen(page)-first).sum(-1)>60
+        cut = round(boxes[1]["y"])
+        assert moved[:cut].mean()>.002 and moved[cut:].mean()>.002
 
 
 @needs_browser
@@ -437,5 +719,6 @@ def test_a_bad_motion_or_place_is_one_sentence(tmp_path):
     (tmp_path/"file").write_text("")
     with pytest.raises(InputError, match="no frames"): player.html(good[:0])
     with pytest.raises(InputError, match="not finite"): player.html(Motion(good.poses*np.nan, good.trans))
+    with pytest.raises(InputError, match="3 names for 2 motions"): player.html([good, good], names="abc")
     with pytest.raises(InputError, match="name the page"): player.write_html(good, tmp_path/"dance.pdf")
     with pytest.raises(InputError, match="cannot write"): player.write_html(good, tmp_path/"file"/"dance.html")

@@ -166,7 +166,7 @@ def page(
 )->str:
     "Template, style, scripts and data as one HTML text"
     read = lambda name: asset(f"player/{name}").read_text(encoding="utf-8")
-    start = 'window.player = mount(document.body, JSON.parse(document.getElementById("dance").textContent));\n'
+    start = 'window.player = mount(document.body, JSON.parse(document.getElementById("dance").textContent), { stack: true });\n'
     script,style = "\n"+read("scene.js")+read("player.js")+start,read("player.css")
     return fill_template(read("player.html"), dict(
         title=markup.escape(data["title"]), style=style, script=script, data=json_for_script(data),
@@ -203,13 +203,14 @@ def html(
     audio_path:str|os.PathLike|None=None, # The song: any audio or video file
     title:str|None=None, # Default: the song's file name
     beats=None, # To mark: times in s, `Beats`, a file, or a tracker's name
+    names:Sequence[str]=(), # Of several motions, to be written above them
 )->str: # A whole page, in UTF-8 when written to a file
     "A self-contained page that plays `motion` with its song"
     if title is None: title = Path(audio_path).stem if audio_path else "Dance"
     title = str(title).encode("utf-8", "replace").decode()
     beats = [] if beats is None else sorted(beat_times(beats, audio_path).tolist())
     sound = sound_data(audio_path) if audio_path else None
-    return page(dancers_data(motion) | dict(title=title, beats=beats, sound=sound, body=body_data(load_body())))
+    return page(dancers_data(motion, names) | dict(title=title, beats=beats, sound=sound, body=body_data(load_body())))
 
 # %% ../../nbs/710_show.player.ipynb #f7ddecbc
 def write_html(
@@ -218,10 +219,11 @@ def write_html(
     audio_path:str|os.PathLike|None=None, # The song: any audio or video file
     title:str|None=None, # Default: the song's file name
     beats=None, # To mark, see `html`
+    names:Sequence[str]=(), # Of several motions, to be written above them
 ):
     "Write the page that `html` makes"
     if Path(path).suffix.lower() not in (".html", ".htm"): raise InputError(f"{path}: name the page *.html")
-    text = html(motion, audio_path, title, beats)
+    text = html(motion, audio_path, title, beats, names)
     with atomic(path) as scratch: scratch.write_text(text, encoding="utf-8")
 
 # %% ../../nbs/710_show.player.ipynb #565f468a

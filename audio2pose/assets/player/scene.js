@@ -31,6 +31,8 @@ function orthographic(half, near, far) {
 
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 
+const VIEWS = { front: [0, .05], side: [Math.PI / 2, .05], top: [0, 1.57] }; // Azimuth and elevation, rad: the stage faces +z
+
 class Camera {
   constructor() {
     this.angle = 28 * Math.PI / 180;
@@ -42,23 +44,32 @@ class Camera {
   reset() {
     this.wanted = { azimuth: .38, elevation: .16, zoom: 1 };
     this.now ||= { ...this.wanted };
+    this.viewed = null;
+  }
+
+  look(name) { // Towards one of VIEWS, the shorter way round
+    const [azimuth, elevation] = VIEWS[name], turns = Math.round((this.wanted.azimuth - azimuth) / (2 * Math.PI));
+    this.wanted = { azimuth: azimuth + 2 * Math.PI * turns, elevation, zoom: this.wanted.zoom };
+    this.viewed = name;
   }
 
   orbit(dx, dy) {
     this.wanted.azimuth -= dx;
-    this.wanted.elevation = clamp(this.wanted.elevation + dy, .02, 1.45); // Never under the floor, never over the top
+    this.wanted.elevation = clamp(this.wanted.elevation + dy, .02, 1.57); // Never under the floor, never over the top
+    this.viewed = null;
   }
 
   zoomBy(factor) { this.wanted.zoom = clamp(this.wanted.zoom * factor, .3, 4); }
 
-  // Glide towards where the hand has pulled it; true while it still moves.
-  glide(seconds) {
-    const share = 1 - Math.exp(-14 * seconds);
+  // Glide towards where the hand has pulled it, or be there at once; true while it still moves.
+  glide(seconds, atOnce = false) {
+    const share = atOnce ? 1 : 1 - Math.exp(-14 * seconds);
     let moving = false;
     for (const key in this.wanted) {
       const gap = this.wanted[key] - this.now[key];
-      this.now[key] += Math.abs(gap) < 1e-4 ? gap : share * gap;
-      moving ||= gap !== 0;
+      if (gap === 0) continue;
+      this.now[key] = atOnce || Math.abs(gap) < 1e-4 ? this.wanted[key] : this.now[key] + share * gap;
+      moving = true;
     }
     return moving;
   }
@@ -349,6 +360,66 @@ function coarser(body, faces, cell) {
   return Uint32Array.from(out);
 }
 
+// The skeleton as another body: a slender octahedron for each bone and a ball for each joint, each carried by one joint alone, so that
+// light, shadows and floor treat it as they treat the skin.
+const BONE = [.80, .80, .78], BALL = Array.from({ length: 7 }, (_, i) => Array.from({ length: 11 }, (_, k) => {
+  const down = Math.PI * i / 6, round = 2 * Math.PI * k / 10;
+  return [Math.sin(down) * Math.cos(round), Math.cos(down), Math.sin(down) * Math.sin(round)];
+}));
+
+class BoneBuilder {
+  constructor() { Object.assign(this, { places: [], normals: [], colours: [], joints: [] }); }
+
+  triangle(corners, normals, joint, colour) {
+    corners.forEach((corner, i) => {
+      this.places.push(...corner);
+      this.normals.push(...normals[i]);
+      this.colours.push(...colour);
+      this.joints.push(joint, 0, 0, 0);
+    });
+  }
+
+  ball(middle, radius, joint, colour) {
+    const at = spot => middle.map((x, i) => x + radius * spot[i]);
+    for (let i = 0; i < 6; i++) for (let k = 0; k < 10; k++) {
+      const [a, b, c, d] = [BALL[i][k], BALL[i][k + 1], BALL[i + 1][k + 1], BALL[i + 1][k]];
+      for (const spots of [[a, b, c], [a, c, d]]) this.triangle(spots.map(at), spots, joint, colour);
+    }
+  }
+
+  bone(from, to, joint, colour) { // Thickest near its beginning, as animation programs draw it
+    const along = subtract(to, from), size = Math.hypot(...along), axis = normalise(along);
+    const side = normalise(cross(axis, Math.abs(axis[1]) < .9 ? [0, 1, 0] : [1, 0, 0])), other = cross(axis, side), width = Math.min(.026, .1 * size + .006);
+    const ring = [[1, 0], [0, 1], [-1, 0], [0, -1]].map(([x, y]) => from.map((f, i) => f + .16 * along[i] + width * (x * side[i] + y * other[i])));
+    ring.forEach((spot, k) => {
+      const next = ring[(k + 1) % 4];
+      for (const corners of [[from, next, spot], [spot, next, to]]) {
+        const flat = normalise(cross(subtract(corners[1], corners[0]), subtract(corners[2], corners[0])));
+        this.triangle(corners, [flat, flat, flat], joint, colour);
+      }
+    });
+  }
+
+  body() { // As Python's `body_data` packs the skin
+    const count = this.places.length / 3, scale = Math.max(...this.places.map(Math.abs)), pack = (Type, values) => new Uint8Array(Type.from(values).buffer);
+    return {
+      scale, vertices: pack(Int16Array, this.places.map(x => Math.round(32767 * x / scale))), normals: pack(Int8Array, this.normals.map(x => Math.round(127 * x))),
+      colours: pack(Uint8Array, this.colours.map(x => Math.round(255 * x))), joints: pack(Uint8Array, this.joints),
+      weights: pack(Uint8Array, this.joints.map((_, i) => i % 4 ? 0 : 255)), faces: pack(Uint32Array, this.joints.slice(0, count).map((_, i) => i)),
+    };
+  }
+}
+
+function bonesBody(skeleton) {
+  const rest = restJoints(skeleton), built = new BoneBuilder(), sideColour = x => x > .02 ? RED : x < -.02 ? BLUE : BONE;
+  skeleton.parents.forEach((parent, j) => {
+    if (j) built.bone(rest[parent], rest[j], parent, sideColour(rest[j][0]));
+    built.ball(rest[j], .021, j, sideColour(rest[j][0]));
+  });
+  built.ball(rest[15].map((x, i) => x + [0, .09, .02][i]), .085, 15, BONE);
+  return built.body();
+}
+
 class Program {
   constructor(gl, vertex, fragment) {
     this.gl = gl;
@@ -391,15 +462,15 @@ class SolidRenderer {
     this.canvas = canvas;
     this.gl = canvas.getContext("webgl2", { antialias: !bySoftware(), alpha: false, powerPreference: "high-performance" });
     if (!this.gl) throw new Error("no WebGL2");
-    this.body = data.body;
-    this.skinner = bySoftware() ? new Skinner(data.body) : null;
+    this.skin = data.body;
+    this.bones = bonesBody(data.skeleton);
     this.build();
     canvas.addEventListener("webglcontextlost", event => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => { this.build(); this.onrestore?.(); });
   }
 
   build() {
-    const gl = this.gl, skin = HEAD + (this.skinner ? SKINNED : SKIN), lit = HEAD + shadow(this.skinner ? 4 : 16);
+    const gl = this.gl, skin = HEAD + (bySoftware() ? SKINNED : SKIN), lit = HEAD + shadow(bySoftware() ? 4 : 16);
     this.programs = {
       depth: new Program(gl, skin + DEPTH_VERTEX, DEPTH_FRAGMENT), contact: new Program(gl, skin + DEPTH_VERTEX, CONTACT_FRAGMENT),
       body: new Program(gl, skin + BODY_VERTEX, lit + BODY_FRAGMENT), ground: new Program(gl, GROUND_VERTEX, lit + GROUND_FRAGMENT),
@@ -407,30 +478,30 @@ class SolidRenderer {
     };
     this.empty = gl.createVertexArray();
     this.ribbon = this.ribbonArray();
-    this.mesh = this.loadMesh();
+    this.meshes = { skin: this.loadMesh(this.skin), bones: this.loadMesh(this.bones) };
     this.shadow = this.target(640, gl.DEPTH_COMPONENT24, gl.DEPTH_ATTACHMENT);
     this.contact = this.target(256, gl.R8, gl.COLOR_ATTACHMENT0);
   }
 
-  loadMesh() {
-    const gl = this.gl, body = this.body, mesh = gl.createVertexArray();
+  loadMesh(body) {
+    const gl = this.gl, mesh = gl.createVertexArray(), skinner = bySoftware() ? new Skinner(body) : null;
     gl.bindVertexArray(mesh);
     const columns = [["vertices", 3, gl.SHORT, true], ["normals", 3, gl.BYTE, true], ["colours", 3, gl.UNSIGNED_BYTE, true],
                      ["joints", 4, gl.UNSIGNED_BYTE, false], ["weights", 4, gl.UNSIGNED_BYTE, true]];
     columns.forEach(([name, size, type, normalised], slot) => {
-      if (this.skinner && name !== "colours") return;
+      if (skinner && name !== "colours") return;
       gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
       gl.bufferData(gl.ARRAY_BUFFER, bytes(body[name]), gl.STATIC_DRAW);
       gl.enableVertexAttribArray(slot);
       if (name === "joints") gl.vertexAttribIPointer(slot, size, type, 0, 0);
       else gl.vertexAttribPointer(slot, size, type, normalised, 0, 0);
     });
-    if (this.skinner) this.carried = this.carriedColumns();
-    const faces = array(Uint32Array, body.faces), few = this.skinner ? coarser(body, faces, .03) : [];
+    const carried = skinner && this.carriedColumns();
+    const faces = array(Uint32Array, body.faces), few = skinner && body === this.skin ? coarser(body, faces, .03) : []; // Bones are few
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, Uint32Array.from([...faces, ...few]), gl.STATIC_DRAW);
     gl.bindVertexArray(null);
-    return { array: mesh, count: faces.length, few: few.length };
+    return { array: mesh, count: faces.length, few: few.length, skinner, carried, scale: body.scale };
   }
 
   carriedColumns() {
@@ -471,22 +542,23 @@ class SolidRenderer {
     return { size, texture, frame };
   }
 
-  // `pane` is the part of the canvas to draw into, in pixels; `shown` says what else than the body: { ground, trails }; `hurry`: nobody will look closely.
+  // `pane` is the part of the canvas to draw into, in pixels; `shown`: { ground, trails, bones }, and `hurry`: nobody will look closely.
   draw(pose, view, ground, palette, pulse, pane, shown) {
     const gl = this.gl, [x, , z] = pose.positions[0];
     if (gl.isContextLost()) return;
     this.pane = pane;
     this.shown = shown;
+    const { skinner, carried, scale } = this.mesh = this.meshes[shown.bones ? "bones" : "skin"];
     const middle = [x, ground + .8, z], lamp = KEY.map((k, i) => middle[i] + 5 * k);
     const shadowMatrix = multiply4(orthographic(2, 1, 9), lookAt(lamp, middle, [0, 1, 0]));
     const contactMatrix = multiply4(orthographic(1.6, 0, CONTACT_HEIGHT), lookAt([x, ground, z], [x, ground + 1, z], [0, 0, 1]));
     const values = {
-      ...PALETTES[palette], bones: pose.matrices, scale: this.body.scale, eye: view.eye, toKey: KEY, shadowMatrix, contactMatrix, shadowMap: 0,
+      ...PALETTES[palette], bones: pose.matrices, scale, eye: view.eye, toKey: KEY, shadowMatrix, contactMatrix, shadowMap: 0,
       contactMap: 1, ground, pulse, dancer: [x, ground, z], centre: [view.target[0], ground, view.target[2]], reach: 11,
     };
-    if (this.skinner) {
-      gl.bindBuffer(gl.ARRAY_BUFFER, this.carried);
-      gl.bufferData(gl.ARRAY_BUFFER, this.skinner.carry(pose.matrices), gl.STREAM_DRAW);
+    if (skinner) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, carried);
+      gl.bufferData(gl.ARRAY_BUFFER, skinner.carry(pose.matrices), gl.STREAM_DRAW);
     }
     this.turn = !this.turn; // In a hurry a processor draws one of the two shadows in each frame: the other is 1/60 s old
     if (!shown.hurry || this.turn) this.drawShadow({ ...values, matrix: shadowMatrix });
@@ -509,12 +581,12 @@ class SolidRenderer {
     gl.disable(gl.BLEND);
   }
 
-  drawBody(program, values, few = false) {
-    const gl = this.gl, { count } = this.mesh;
+  drawBody(program, values, hurry = false) {
+    const gl = this.gl, { array, count, few } = this.mesh;
     program.use(values);
-    gl.bindVertexArray(this.mesh.array);
+    gl.bindVertexArray(array);
     gl.enable(gl.CULL_FACE); // The body is closed
-    gl.drawElements(gl.TRIANGLES, few ? this.mesh.few : count, gl.UNSIGNED_INT, few ? 4 * count : 0);
+    gl.drawElements(gl.TRIANGLES, hurry && few ? few : count, gl.UNSIGNED_INT, hurry && few ? 4 * count : 0);
     gl.disable(gl.CULL_FACE);
   }
 
@@ -585,19 +657,19 @@ class StickRenderer {
   }
 
   draw(pose, view, ground, palette, pulse, pane, shown) {
-    const { pen } = this, [left, , width, height] = pane, m = view.matrix;
+    const { pen } = this, [left, bottom, width, height] = pane, top = this.canvas.height - bottom - height, m = view.matrix;
     const project = ([x, y, z]) => {
       const [a, b, , w] = [0, 1, 2, 3].map(r => m[r] * x + m[4 + r] * y + m[8 + r] * z + m[12 + r]);
-      return [left + (a / w + 1) * width / 2, (1 - b / w) * height / 2];
+      return [left + (a / w + 1) * width / 2, top + (1 - b / w) * height / 2];
     };
     pen.save();
     pen.beginPath();
-    pen.rect(left, 0, width, height);
+    pen.rect(left, top, width, height);
     pen.clip();
     const path = (from, to) => { pen.beginPath(); pen.moveTo(...project(from)); pen.lineTo(...project(to)); pen.stroke(); };
     const dark = palette === "dark", [x, , z] = pose.positions[0];
     pen.fillStyle = dark ? "#1b1f26" : "#eef0f2";
-    pen.fillRect(left, 0, width, height);
+    pen.fillRect(left, top, width, height);
     pen.lineCap = "round";
     pen.lineWidth = height / 700;
     pen.strokeStyle = dark ? "#454d59" : "#b3bac4";
