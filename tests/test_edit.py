@@ -10,14 +10,14 @@ from audio2pose.beats import Beats
 from audio2pose.cli import run
 from audio2pose.commands.record import read_dance
 from audio2pose.core import InputError
-from audio2pose.fill import Music, Wish, bar_frames, joints_of
+from audio2pose.infilling import EditOptions, SongAnalysis, bar_mask, joint_indices
 from audio2pose.metrics.beat import beat_margin, kinematic_beats
 from audio2pose.metrics.contact import sliding_contacts
 from audio2pose.models.motion_flow import MotionFlow
 from audio2pose.models.motion_flow_sampling import dance_to_beats, limit_rotations, rotation_steps
 from audio2pose.models.time_warp import align_stops_to_beats
 
-MUSIC = Music(Beats.from_bpm(118, .3, 16.), 16.)
+MUSIC = SongAnalysis(Beats.from_bpm(118, .3, 16.), 16.)
 
 @pytest.fixture(scope="module")
 def model(): return MotionFlow.from_pretrained()
@@ -36,27 +36,27 @@ def check(old, new, known):
     assert turned.max()<27
     assert new.positions()[..., 1].min()>-.005
 
-def drawn(seed): # Bars and a wish
+def drawn(seed): # Bars and options
     rng = np.random.default_rng(seed)
     first = int(rng.integers(1, 7))
-    return (first, int(rng.integers(first, 8))), Wish(seed=seed, style=[None, "salsa", "street"][seed%3])
+    return (first, int(rng.integers(first, 8))), EditOptions(seed=seed, style=[None, "salsa", "street"][seed%3])
 
 @pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_reroll(model, dance, seed):
-    bars,wish = drawn(seed)
-    known = ~bar_frames(MUSIC, bars, len(dance))
-    new = edit.reroll(model, dance, MUSIC, bars, wish=wish)
+    bars,options = drawn(seed)
+    known = ~bar_mask(MUSIC, bars, len(dance))
+    new = edit.reroll(model, dance, MUSIC, bars, options=options)
     check(dance, new, known)
     assert np.abs(new.poses-dance.poses)[~known].max()>.2
     margin = lambda motion: beat_margin(kinematic_beats(motion.positions(), 60), MUSIC.beats.times, motion.seconds)
     assert margin(new)>margin(dance)-.2
-    assert np.array_equal(edit.reroll(model, dance, MUSIC, bars, wish=wish).poses, new.poses)
+    assert np.array_equal(edit.reroll(model, dance, MUSIC, bars, options=options).poses, new.poses)
 
 @pytest.mark.parametrize("kept", ["legs", "left_arm", pytest.param("arms", marks=pytest.mark.slow), pytest.param("upper", marks=pytest.mark.slow)])
 def test_joints_are_kept(model, dance, kept):
-    bars,wish = (3, 5),Wish(seed=9)
-    known,joints = ~bar_frames(MUSIC, bars, len(dance)),joints_of([kept])
-    new = edit.reroll(model, dance, MUSIC, bars, [kept], wish)
+    bars,options = (3, 5),EditOptions(seed=9)
+    known,joints = ~bar_mask(MUSIC, bars, len(dance)),joint_indices([kept])
+    new = edit.reroll(model, dance, MUSIC, bars, [kept], options)
     check(dance, new, known)
     assert np.array_equal(new.poses[:, joints], dance.poses[:, joints])
     if kept=="legs": assert np.array_equal(new.trans, dance.trans)
@@ -67,10 +67,10 @@ def test_joints_are_kept(model, dance, kept):
 def test_keyframes_are_met(model, dance, seed):
     rng = np.random.default_rng(seed)
     times,poses = [4+seed, 10.1],[dance[int(i):int(i)+1] for i in rng.integers(0, len(dance), 2)]
-    new = edit.keyframe(model, dance, MUSIC, list(zip(times, poses)), wish=Wish(seed=seed))
+    new = edit.keyframe(model, dance, MUSIC, list(zip(times, poses)), options=EditOptions(seed=seed))
     for time,pose in zip(times, poses):
         frame = round(time*60)
-        wanted = edit.moved_to(pose, dance.trans[frame], edit.heading_at(dance, frame))
+        wanted = edit.place_at(pose, dance.trans[frame], edit.heading_at(dance, frame))
         assert np.abs(new[frame:frame+1].positions()-wanted.positions()).max()<.01
         apart = Rotation.from_rotvec(new.poses[frame]).inv()*Rotation.from_rotvec(wanted.poses[0])
         assert np.degrees(apart.magnitude()).max()<1
@@ -79,15 +79,15 @@ def test_keyframes_are_met(model, dance, seed):
 
 def test_a_motion_within_a_dance(model, dance):
     clip = dance_to_beats(model, np.arange(0, 4, .5), 3., styles=("karate",), seed=5)
-    new = edit.insert(model, dance, MUSIC, clip, 6., 4., Wish(seed=2))
+    new = edit.insert(model, dance, MUSIC, clip, 6., 4., EditOptions(seed=2))
     clock = np.arange(len(dance))/60
     check(dance, new, (clock<3.9)|(clock>11.1))
-    wanted = edit.moved_to(clip, dance.trans[360], edit.heading_at(dance, 360))
+    wanted = edit.place_at(clip, dance.trans[360], edit.heading_at(dance, 360))
     assert np.abs(new[360:540].positions()-wanted.positions()).max()<.01
 
 def test_mirror_retime_energy_path(model, dance):
-    check(dance, edit.mirror(model, dance, MUSIC, (3, 5)), ~bar_frames(MUSIC, (3, 5), len(dance)))
-    song = Music(Beats.from_bpm(126, .1, 18.), 18.)
+    check(dance, edit.mirror(model, dance, MUSIC, (3, 5)), ~bar_mask(MUSIC, (3, 5), len(dance)))
+    song = SongAnalysis(Beats.from_bpm(126, .1, 18.), 18.)
     slower = edit.retime(model, dance, MUSIC, song)
     assert len(slower)==1080 and sliding_contacts(slower.positions(), 60)<.03
     lively = edit.change_energy(model, dance, MUSIC, {1: .4, 8: 2.5})
@@ -130,7 +130,7 @@ def test_command(dance, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "made by audio2pose 0.0.7" in said
     out = tmp_path/"first-edit1"
-    known,new = ~bar_frames(MUSIC, (3, 4), len(dance)),read_dance(out, None)
+    known,new = ~bar_mask(MUSIC, (3, 4), len(dance)),read_dance(out, None)
     assert np.array_equal(new.motion.poses[known], dance.poses[known])
     assert new.commands[0]=="audio2pose dance" and "--reroll --bars 3-4 --seed 5" in new.commands[1]
     import shlex

@@ -17,7 +17,7 @@ import soundfile
 from scipy.spatial.transform import Rotation
 
 from audio2pose import cli
-from audio2pose.commands.live import LiveServer, arriving, paced, song_pieces, stream_pieces
+from audio2pose.commands.live import LiveServer, conceal_stalls, song_chunks, stream_chunks, throttle
 from audio2pose.core import SR
 from audio2pose.live import LiveDancer, LiveStream
 from audio2pose.models.motion_flow import MotionFlow
@@ -42,10 +42,10 @@ def model(): return MotionFlow.from_pretrained()
 
 @pytest.fixture
 def serve(model):
-    "Starts servers of a dance to some pieces"
+    "Starts servers of a dance to some chunks"
     started = []
-    def start(pieces):
-        server = LiveServer(LiveStream(LiveDancer(model)), pieces, "<p>page")
+    def start(chunks):
+        server = LiveServer(LiveStream(LiveDancer(model)), chunks, "<p>page")
         threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=.05), daemon=True).start()
         started.append(server)
         return server
@@ -82,13 +82,13 @@ def test_only_the_loopback_address(serve):
         with pytest.raises(OSError): other.connect(("127.0.0.2", server.server_port)) # Loopback too, and not listened to
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"7", b"{", b'{"style": "polka"}', b'{"style": 3}', b'{"energy": NaN}', b'{"energy": 99}', b'{"energy": null}', b'{"energy": [1]}', b'{"x": "'+b"x"*5000])
-def test_wishes_that_cannot_be(serve, body):
+def test_impossible_settings_are_refused(serve, body):
     server = serve(iter(()))
     code,said = ask(server.url+"control", body)
     assert code==400 and b"Traceback" not in said
     assert (server.stream.dancer.style, server.stream.base)==(None, 1)
 
-def test_wishes_are_heard(serve):
+def test_settings_change(serve):
     server = serve(iter(()))
     assert ask(server.url+"control", b'{"style": "salsa"}')==(200, b"") and ask(server.url+"control", b'{"energy": 1.5}')==(200, b"")
     assert (server.stream.dancer.style, server.stream.base)==("salsa", 1.5)
@@ -101,10 +101,10 @@ def test_frames_arrive_and_are_the_dance(serve, model):
     "Two pages get the same; together the frames are those of `LiveStream`"
     sound = (.1*np.random.default_rng(0).normal(size=SR)).astype(np.float32)
     gate = threading.Event()
-    def pieces():
+    def chunks():
         gate.wait(20)
-        yield from song_pieces(sound)
-    server = serve(pieces())
+        yield from song_chunks(sound)
+    server = serve(chunks())
     with urllib.request.urlopen(server.url+"frames", timeout=30) as one, urllib.request.urlopen(server.url+"frames", timeout=30) as two:
         while len(server.viewers)<2: time.sleep(.01)
         gate.set()
@@ -112,7 +112,7 @@ def test_frames_arrive_and_are_the_dance(serve, model):
     assert seen==also and [part["first"] for part in seen]==list(range(0, 60, 6))
     sent = np.concatenate([np.frombuffer(base64.b64decode(part["poses"]), "<i2").reshape(-1, 24, 3) for part in seen])
     stream = LiveStream(LiveDancer(model))
-    assert np.array_equal(sent, np.concatenate([quantised_poses(stream.feed(piece).poses) for piece in song_pieces(sound)]))
+    assert np.array_equal(sent, np.concatenate([quantised_poses(stream.feed(chunk).poses) for chunk in song_chunks(sound)]))
 
 @pytest.mark.parametrize("energy", [1.5, pytest.param(.25, marks=pytest.mark.slow)])
 def test_no_seam_is_seen(model, energy):
@@ -128,14 +128,14 @@ def test_no_seam_is_seen(model, energy):
     assert max(np.degrees(rotation_steps(Rotation.from_rotvec(np.stack(turns)[:, joint])).max()) for joint in range(24))<27
 
 def test_silence_is_danced_to_calmly(serve):
-    server = serve(song_pieces(np.zeros(4*SR, np.float32)))
+    server = serve(song_chunks(np.zeros(4*SR, np.float32)))
     with urllib.request.urlopen(server.url+"frames", timeout=30) as answer: seen = list(frames(answer))
     roots = np.concatenate([np.frombuffer(base64.b64decode(part["trans"]), "<f4").reshape(-1, 3) for part in seen])
     assert len(roots)==240 and np.isfinite(roots).all() and server.error is None
     assert np.linalg.norm(np.diff(roots, axis=0), axis=1).max()<.02 # 1.2 m/s
 
 def test_a_page_that_leaves_and_one_that_sleeps_disturb_nobody(serve):
-    server = serve(song_pieces(np.zeros(2*SR, np.float32)))
+    server = serve(song_chunks(np.zeros(2*SR, np.float32)))
     with urllib.request.urlopen(server.url+"frames", timeout=30) as answer:
         gone = urllib.request.urlopen(server.url+"frames", timeout=30)
         gone.close()
@@ -154,19 +154,19 @@ def test_raw_sound_is_read_whole(rate, channels):
             size = min(most, 1+len(self.data)%997)
             head,self.data = self.data[:size],self.data[size:]
             return head
-    heard = np.concatenate(list(stream_pieces(Dribble(), rate, channels)))
+    heard = np.concatenate(list(stream_chunks(Dribble(), rate, channels)))
     assert abs(len(heard)-SR)<.001*SR
     true = 8000/32768*np.sin(2*np.pi*300*np.arange(len(heard))/SR)
     assert np.abs(heard-true)[1000:-1000].max()<.005
 
 def test_a_flood_waits():
-    "The sender is read no further than a few pieces ahead, however much there is"
+    "The sender is read no further than a few chunks ahead, however much there is"
     read = []
     def flood():
         while True:
             read.append(1)
             yield np.zeros(SR//10, np.float32)
-    source = paced(arriving(flood()))
+    source = throttle(conceal_stalls(flood()))
     begun = time.monotonic()
     heard = sum(len(next(source)) for _ in range(6))/SR
     assert heard-.1<=time.monotonic()-begun+1e-3

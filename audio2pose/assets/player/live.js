@@ -34,8 +34,8 @@ class LivePage {
     this.find("select").value = data.style ?? "";
     this.find("input").value = data.energy;
     this.screen = renderer(this.find("canvas"), data, this.find(".note"));
-    this.find("select").addEventListener("change", event => this.tell({ style: event.target.value || null }));
-    this.find("input").addEventListener("change", event => this.tell({ energy: event.target.valueAsNumber }));
+    this.find("select").addEventListener("change", event => this.send({ style: event.target.value || null }));
+    this.find("input").addEventListener("change", event => this.send({ energy: event.target.valueAsNumber }));
     this.find(".start").addEventListener("click", () => this.start());
     listenToPointer(this.find("canvas"), this.camera, () => {}, () => {});
     this.paint();
@@ -46,8 +46,8 @@ class LivePage {
   paint() { this.find(".a2p").classList.toggle("dark", systemTheme() === "dark"); }
   note(text) { this.find(".note").textContent = text; }
 
-  async tell(wish) { // A change of style or energy
-    const said = await fetch("control", { method: "POST", body: JSON.stringify(wish) }).catch(() => null);
+  async send(change) { // A change of style or energy
+    const said = await fetch("control", { method: "POST", body: JSON.stringify(change) }).catch(() => null);
     this.note(said?.ok ? "Heard: it is seen within six beats." : said ? await said.text() : "The dance has ended.");
   }
 
@@ -55,12 +55,12 @@ class LivePage {
     this.find(".start").disabled = true;
     if (this.data.song) this.clock = new Clock(loadSound({ data: new Uint8Array(await (await fetch("song")).arrayBuffer()), type: "audio/mpeg" }, this.find(".note")), Infinity, Infinity);
     const source = new EventSource("frames");
-    source.onmessage = event => this.take(JSON.parse(event.data));
+    source.onmessage = event => this.receive(JSON.parse(event.data));
     source.addEventListener("end", () => { this.ended = true; source.close(); });
     source.onerror = () => { this.ended = true; source.close(); this.note("The dance has ended."); };
   }
 
-  take(part) {
+  receive(part) {
     const { dance, clock, data } = this;
     dance.add(part);
     this.find(".progress").textContent = `${Math.floor(dance.end / data.fps)} s, ${part.bpm} bpm`;
