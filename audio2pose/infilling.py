@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', 'joint_indices', 'check_reachable',
-           'keyframe_mask', 'gap_grid', 'warp_gap', 'check_options', 'EditOptions', 'gap_conditions',
-           'path_constraints', 'contact_position', 'locked_toe', 'insert_steps', 'lock_feet', 'smooth_motion',
-           'restore_joints', 'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'infill']
+           'keyframe_mask', 'gap_grid', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options', 'EditOptions',
+           'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps', 'seam_distance',
+           'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams', 'restore_joints',
+           'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'draw_span', 'infill']
 
 # %% ../nbs/612_infilling.ipynb #12244539
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.interpolate import PchipInterpolator
-from scipy.ndimage import label
+from scipy.ndimage import distance_transform_edt, label
 from scipy.spatial.transform import Rotation
 
 from .audio import load
@@ -25,10 +26,11 @@ from .body.footing import TOE_HEIGHT, contacts, interpolate_frames, legs, lifted
 from .body.inertialization import inertialize, known_neighbours
 from .core import FPS, InputError
 from .generate import song_features, style_row
+from .metrics.beat import beat_align, kinematic_beats
 from .models.inpainting import given_features, inpaint
 from .models.motion_features import at_times, encode, headings
 from .models.motion_flow import MotionFlow, style_index
-from .models.motion_flow_sampling import dance_beats, limit_rotations, musical_grid, snap_stops, song_conditions, to_motion
+from .models.motion_flow_sampling import dance_beats, limit_rotations, musical_grid, rotation_steps, snap_stops, song_conditions, to_motion
 from .models.motion_flow_training import limbs
 from .models.time_warp import stop_pairs, stop_times
 from .motion import Motion, forward_kinematics
@@ -145,12 +147,34 @@ def warp_gap(
     inside = [free[max(0, round((min(pair)-margin)*motion.fps)):round((max(pair)+margin)*motion.fps)+1].all() and .1<min(pair) and max(pair)<motion.seconds-.1 for pair in pairs]
     if not any(inside): return motion
     end = (len(motion)-1)/motion.fps
-    pins = np.flatnonzero(known&(np.roll(free, 1)|np.roll(free, -1)))/motion.fps
-    pins = np.unique(np.concatenate([[0, end], pins]))
+    pins = np.unique(np.concatenate([[0, end], np.flatnonzero(known)/motion.fps]))
     new,old = np.concatenate([np.stack([pins, pins], 1), pairs[inside]]).T
     order = np.argsort(new)
     matrices,trans = at_times(motion, PchipInterpolator(new[order], old[order])(np.arange(len(motion))/motion.fps))
-    return replace(motion, poses=matrix_to_axis_angle(matrices), trans=trans)
+    return replace(motion, poses=np.where(free[:, None, None], matrix_to_axis_angle(matrices), motion.poses), trans=np.where(free[:, None], trans, motion.trans))
+
+# %% ../nbs/612_infilling.ipynb #2ea5b6f4
+def gap_alignment(
+    motion:Motion,
+    beats:Float[np.ndarray, "K"], # s from the motion's first frame
+    free:Bool[np.ndarray, "T"], # Frames that count
+)->float: # 0 to 1
+    "Beat alignment of the stops in some frames; 0 where there are none"
+    stops = kinematic_beats(motion.positions(), motion.fps)
+    stops = stops[free[np.clip(np.round(stops*motion.fps).astype(int), 0, len(motion)-1)]]
+    return beat_align(stops, beats) if len(stops) and len(beats) else 0.
+
+# %% ../nbs/612_infilling.ipynb #fc715086
+def align_gap(
+    motion:Motion,
+    beats:Float[np.ndarray, "K"], # s from the motion's first frame
+    known:Bool[np.ndarray, "T"],
+    rounds:int=3,
+)->Motion: # As long as before
+    "The best of some rounds of warping"
+    tried = [motion]
+    for _ in range(rounds): tried.append(warp_gap(tried[-1], beats, known))
+    return max(tried, key=lambda motion: gap_alignment(motion, beats, ~known))
 
 # %% ../nbs/612_infilling.ipynb #cc91cba9
 def check_options(
@@ -160,6 +184,7 @@ def check_options(
     if not 0<=options.strength<=1: raise InputError(f"edit: strength must be from 0, as it was, to 1, anew; got {options.strength:g}")
     level = np.asarray(options.energy)
     odd = ~((level>=.25)&(level<=4))
+    if options.path is not None and 0 in options.fixed_joints: raise InputError("edit: a path and a kept root contradict each other, as the root carries the path; keep other joints, or leave the path out")
     if odd.any(): raise InputError(f"edit: energy must be between 0.25 and 4 times the usual, got {level.flat[np.argmax(odd)]:g}")
 
 # %% ../nbs/612_infilling.ipynb #94a877cc
@@ -251,6 +276,33 @@ def insert_steps(
             if b-a>1 and far>near and contact[a:b+1, k].all(): contact[a+round(begin*(b-a)):a+round(end*(b-a))+1, k] = False
     return contact
 
+# %% ../nbs/612_infilling.ipynb #28163329
+def seam_distance(
+    known:Bool[np.ndarray, "T"],
+)->Float[np.ndarray, "T"]: # Frames
+    "How far the nearest known frame is"
+    return distance_transform_edt(~known) if known.any() else np.full(len(known), np.inf)
+
+# %% ../nbs/612_infilling.ipynb #a89f0bf6
+def trim_contacts(
+    contact:Bool[np.ndarray, "T"], # Where a foot is to stand
+    known:Bool[np.ndarray, "T"], # Frames that stay
+    frames:float, # Kept free
+)->Bool[np.ndarray, "T"]:
+    "Contacts that no known frame shares, away from the seams"
+    runs,_ = label(contact)
+    shared = np.isin(runs, np.unique(runs[known]))
+    return contact&(shared|(seam_distance(known)>frames))
+
+# %% ../nbs/612_infilling.ipynb #36a5ade7
+def inner_swings(
+    contact:Bool[np.ndarray, "T"],
+    known:Bool[np.ndarray, "T"], # Frames that stay
+)->Bool[np.ndarray, "T"]: # False in swings that have no known frame
+    "Which swings may be held at their ends"
+    runs,_ = label(~contact)
+    return contact|np.isin(runs, np.unique(runs[known&~contact]))
+
 # %% ../nbs/612_infilling.ipynb #a6b52ceb
 def lock_feet(
     motion:Motion, # Led through what is known
@@ -262,10 +314,13 @@ def lock_feet(
     pose,trans = axis_angle_to_matrix(motion.poses),motion.trans.copy()
     positions,rotations = forward_kinematics(pose, trans)
     contact,feet = insert_steps(positions[:, [10, 11]], contact, known),{}
+    share = np.clip(seam_distance(known)/motion.fps/.13, 0, 1)
+    share = (share**2*(3-2*share))[:, None]
     for k,(side,(_,_,ankle,toe)) in enumerate(legs.items()):
-        path = locked_toe(positions[:, toe], contact[:, k], known)
-        path = np.where(known[:, None], path, lifted_toe(path, contact[:, k], motion.fps))
-        clock = np.where(known, np.arange(len(known)), swing_times(contact[:, k], hold*motion.fps))
+        stands = trim_contacts(contact[:, k], known, .1*motion.fps)
+        path = locked_toe(positions[:, toe], stands, known)
+        path = path+share*(lifted_toe(path, stands, motion.fps)-path)
+        clock = np.where(known, np.arange(len(known)), swing_times(inner_swings(stands, known), hold*motion.fps))
         path[:, [0, 2]] = interpolate_frames(path[:, [0, 2]], clock)
         feet[side] = path,closest_rotation(interpolate_frames(rotations[:, ankle], clock))
     solve_legs(pose, trans, positions, feet)
@@ -278,6 +333,25 @@ def smooth_motion(
 )->Motion:
     "Without what trembles"
     return limit_rotations(replace(motion, poses=matrix_to_axis_angle(smooth_rotations(axis_angle_to_matrix(motion.poses), frames))))
+
+# %% ../nbs/612_infilling.ipynb #dcb7cad7
+def limit_seams(
+    motion:Motion,
+    known:Bool[np.ndarray, "T"], # Frames that stay
+    reach:int=5, # Frames that give way
+)->Motion:
+    "No joint turns faster at a seam than between two frames that are not known"
+    poses,inside,seams = motion.poses.copy(),~known[:-1]&~known[1:],known[:-1]!=known[1:]
+    for _ in range(60 if inside.any() else 0):
+        turned = np.stack([rotation_steps(Rotation.from_rotvec(poses[:, joint])) for joint in range(24)])
+        fast = seams&(turned>.98*turned[:, inside].max())
+        if not fast.any(): break
+        for joint in np.flatnonzero(fast.any(1)):
+            near = np.unique(np.clip(np.flatnonzero(fast[joint])[:, None]+np.arange(1-reach, reach+1), 1, len(poses)-2))
+            near = near[~known[near]]
+            three = [Rotation.from_rotvec(poses[near+k, joint]).as_matrix() for k in (-1, 0, 1)]
+            poses[near, joint] = Rotation.from_matrix(np.mean(three, 0)).as_rotvec()
+    return replace(motion, poses=poses)
 
 # %% ../nbs/612_infilling.ipynb #82684079
 def restore_joints(
@@ -306,7 +380,8 @@ def postprocess(
         made = limit_rotations(warp_gap(warp_gap(made, beats, known), beats, known), np.radians(22*FPS/made.fps))
         contact = np.where(known[:, None], contacts(target.positions(), target.fps), contacts(made.positions(), made.fps))
         made = inertialize(lock_feet(inertialize(made, target, known), contact, known), target, known)
-    return restore_joints(made, target, kept)
+        if not kept: made = align_gap(made, beats, known) # The feet have moved the stops; what stands goes on standing
+    return restore_joints(limit_seams(made, known), target, kept)
 
 # %% ../nbs/612_infilling.ipynb #5ea385c0
 def infill_span(
@@ -316,6 +391,7 @@ def infill_span(
     music:SongAnalysis,
     options:EditOptions,
     span:tuple[int, int], # First and last frame that is not known
+    seed:int, # Of the noise
 )->Motion:
     "Dance what is missing between two frames"
     *grid,given = gap_grid(music, target.fps, known, span, model.config.beat_frames)
@@ -326,7 +402,7 @@ def infill_span(
     yaw,kept = headings(matrices[:, 0]),[joint for joint in options.fixed_joints if joint<22]
     places,yaws = path_constraints(trans, yaw, given|(0 in kept), times, options.path)
     style = style_index(model, style_row(model, options.style, options.seed)[0])
-    features = inpaint(model, encode(matrices, trans, times), given_features(given, kept), gap_conditions(model, music, grid, options.energy), places, yaws, style, options.seed, strength=options.strength)
+    features = inpaint(model, encode(matrices, trans, times), given_features(given, kept), gap_conditions(model, music, grid, options.energy), places, yaws, style, seed, strength=options.strength)
     if not given.any() and not kept: times = snap_stops(features, times, grid[1])
     first,last = max(0, int(np.ceil(times[0]*target.fps-1e-6))),min(len(target)-1, int(times[-1]*target.fps+1e-6))
     made = to_motion(features, times-first/target.fps, (last+1-first)/target.fps, trans[0], float(yaw[0]))
@@ -357,6 +433,27 @@ def masked_spans(
     return [(int(part[0]), int(part[-1])) for part in parts]
 
 # %% ../nbs/612_infilling.ipynb #790d729e
+def draw_span(
+    model:MotionFlow,
+    target:Motion, # With what is known in its place
+    known:Bool[np.ndarray, "T"],
+    music:SongAnalysis,
+    options:EditOptions,
+    span:tuple[int, int], # First and last frame that is not known
+    draws:int=3, # At most
+)->Motion:
+    "Infill a span; anew where its stops miss the beats more than those of the dance do"
+    beats,best,reached = music.beats.step_times(),target,-1.
+    free = ~known&(np.arange(len(known))>=span[0])&(np.arange(len(known))<=span[1])
+    wanted = gap_alignment(target, beats, known if known.mean()>.3 else ~known)-.03
+    for draw in range(draws):
+        made = infill_span(model, target, known, music, options, span, (options.seed+draw*7919)%2**32)
+        aligned = gap_alignment(made, beats, free)
+        if aligned>reached: best,reached = made,aligned
+        if reached>=wanted: break
+    return best
+
+# %% ../nbs/612_infilling.ipynb #f4422609
 def infill(
     model:MotionFlow,
     target:Motion, # With what is known in its place; 60 fps, floor at y = 0
@@ -367,5 +464,5 @@ def infill(
     "Dance what is missing"
     check_edit(target, music)
     check_reachable(target, known)
-    for span in masked_spans(known): target = infill_span(model, target, known, music, options, span)
+    for span in masked_spans(known): target = draw_span(model, target, known, music, options, span)
     return target

@@ -66,7 +66,7 @@ def advance(self:BeatClock,
     "Let time pass"
     if time<=self.time: return self.phase
     passed = (time-self.time)/self.period
-    step = float(np.clip(self.phase_error*(1-.75**passed), -.3*passed, .3*passed))
+    step = float(np.clip(self.phase_error*(1-.65**passed), -.3*passed, .3*passed))
     self.phase,self.phase_error,self.time = self.phase+passed+step,self.phase_error-step,time
     return self.phase
 

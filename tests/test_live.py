@@ -127,6 +127,59 @@ def test_no_seam_is_seen(model, energy):
     assert np.linalg.norm(np.diff(roots, axis=0), axis=1).max()<.06
     assert max(np.degrees(rotation_steps(Rotation.from_rotvec(np.stack(turns)[:, joint])).max()) for joint in range(24))<27
 
+def test_the_delay_is_that_of_the_chunk(model):
+    "100 ms of sound at a time: the newest frame is no older than that, a fifth of a beat at 120 bpm"
+    stream,sound = LiveStream(LiveDancer(model)),np.zeros(2*SR, np.float32)
+    for k,chunk in enumerate(song_chunks(sound), 1):
+        stream.feed(chunk)
+        assert stream.frames==6*k and stream.tracker.time==pytest.approx(k*.1)
+
+def phase_errors(sound, beats):
+    "How far the dancer's beat is from the true ones, s"
+    stream,phases = LiveStream(LiveDancer(MotionFlow.from_pretrained(), energy=.5)),[]
+    for chunk in song_chunks(sound):
+        stream.feed(chunk)
+        phases.append((stream.tracker.time, stream.dancer.clock.phase))
+    phase = np.interp(beats, *np.transpose(phases))
+    return (phase-np.round(phase))*np.median(np.diff(beats))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["dropped", "silent"])
+def test_a_second_of_sound_is_lost(lost):
+    "A song through the whole path of sound; two bars later the dancer is on the beat again, within the 70 ms of the usual beat measures"
+    from audio2pose.audio import resample
+    from audio2pose.data.music import demo_track
+    song = demo_track()
+    sound = resample(song.y, song.sr, SR).astype(np.float32)[:15*SR]
+    begin,end = round(6.3*SR),round(7.3*SR)
+    if lost=="dropped": heard,beats = np.concatenate([sound[:begin], sound[end:]]),np.where(song.beats>7.3, song.beats-1, song.beats)[(song.beats<6.3)|(song.beats>7.3)]
+    else: heard,beats = np.concatenate([sound[:begin], np.zeros(SR, np.float32), sound[begin:]])[:15*SR],np.where(song.beats>6.3, song.beats+1, song.beats)
+    back = (6.3 if lost=="dropped" else 7.3)+8*float(np.median(np.diff(song.beats)))
+    late = beats[(beats>back)&(beats<len(heard)/SR)]
+    errors = phase_errors(heard, beats[beats<len(heard)/SR])[-len(late):]
+    assert len(late)>4 and np.abs(errors).max()<.07
+
+def kept_bytes(stream): return sum(part.nbytes for part in (stream.tracker.sound, stream.dancer.poses, stream.dancer.trans))
+
+@pytest.mark.parametrize("seconds", [40, pytest.param(3600, marks=[pytest.mark.attack, pytest.mark.timeout(7200)])])
+def test_memory_is_flat(model, seconds):
+    "What is kept after a quarter of the time is all that is ever kept, and the process does not grow"
+    import gc
+    import tracemalloc
+    stream,rng,kept = LiveStream(LiveDancer(model)),np.random.default_rng(0),[]
+    tracemalloc.start()
+    for k in range(10*seconds):
+        stream.feed((.05*rng.standard_normal(SR//10)).astype(np.float32) if k%600<20 else np.zeros(SR//10, np.float32))
+        if k%50==49:
+            gc.collect()
+            kept.append((kept_bytes(stream), tracemalloc.get_traced_memory()[0]))
+    tracemalloc.stop()
+    arrays,traced = np.array(kept).T
+    quarter = len(kept)//4
+    assert arrays[quarter:].max()<=arrays[:quarter+1].max()+64*(72+3)*8 # Four beats more or less wait
+    assert traced[-quarter:].max()<traced[:quarter+1].max()+2e6
+    assert stream.frames==60*seconds and len(stream.dancer.clock.recent)<=8
+
 def test_silence_is_danced_to_calmly(serve):
     server = serve(song_chunks(np.zeros(4*SR, np.float32)))
     with urllib.request.urlopen(server.url+"frames", timeout=30) as answer: seen = list(frames(answer))

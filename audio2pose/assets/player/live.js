@@ -23,7 +23,7 @@ class LiveDance extends Dance { // A ring of frames in place of a whole motion
 class LivePage {
   constructor(element, data) {
     Object.assign(this, { data, dance: new LiveDance(data.skeleton, data.fps), camera: new Camera(), last: performance.now(), place: null, centre: null });
-    element.insertAdjacentHTML("beforeend", `<main class="stage"><div class="a2p"><canvas aria-label="A dancer, in three dimensions. Drag to turn, scroll to zoom."></canvas>
+    element.insertAdjacentHTML("beforeend", `<main class="stage"><div class="a2p waiting"><canvas aria-label="A dancer, in three dimensions. Drag to turn, scroll to zoom."></canvas>
       <h1 class="title"></h1><p class="note" role="status"></p></div></main>
       <div class="ballot" role="group" aria-label="Live dance"><button class="start">Start</button><label>Style <select><option value="">any</option></select></label>
       <label>Energy <input type="range" min="0.25" max="2" step="0.05"></label><span class="progress" role="status"></span></div>`);
@@ -38,6 +38,7 @@ class LivePage {
     this.find("input").addEventListener("change", event => this.send({ energy: event.target.valueAsNumber }));
     this.find(".start").addEventListener("click", () => this.start());
     listenToPointer(this.find("canvas"), this.camera, () => {}, () => {});
+    this.note("Press Start: the dancer begins with the sound.");
     this.paint();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
     requestAnimationFrame(now => this.tick(now));
@@ -53,6 +54,7 @@ class LivePage {
 
   async start() {
     this.find(".start").disabled = true;
+    this.note("");
     if (this.data.song) this.clock = new Clock(loadSound({ data: new Uint8Array(await (await fetch("song")).arrayBuffer()), type: "audio/mpeg" }, this.find(".note")), Infinity, Infinity);
     const source = new EventSource("frames");
     source.onmessage = event => this.receive(JSON.parse(event.data));
@@ -63,6 +65,7 @@ class LivePage {
   receive(part) {
     const { dance, clock, data } = this;
     dance.add(part);
+    this.find(".a2p").classList.remove("waiting");
     this.find(".progress").textContent = `${Math.floor(dance.end / data.fps)} s, ${part.bpm} bpm`;
     if (!clock || clock.playing || dance.end / data.fps < Math.max(clock.mark, dance.begin / data.fps) + 1) return;
     if (clock.mark * data.fps < dance.begin) clock.seek(dance.begin / data.fps); // A page that came late
