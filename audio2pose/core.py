@@ -206,12 +206,13 @@ def check_space(
     out:str|os.PathLike, # Folder to write to, there or not
     needed:float, # Bytes
     what:str, # That is to be written
+    error:type[Exception]=InputError, # What is raised
 ):
     "Refuse to begin what will not fit on the disk"
     place = Path(out).absolute()
     while not place.exists(): place = place.parent
     free = shutil.disk_usage(place).free
-    if free<needed: raise InputError(f"{what} take {max(needed, 0)/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
+    if free<needed: raise error(f"{what} take {max(needed, 0)/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
 
 # %% ../nbs/000_core.ipynb #ff7c944b
 @contextmanager

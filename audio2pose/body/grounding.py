@@ -29,8 +29,8 @@ def camera_tilt(
     "How far the camera looks down, from how the person stands"
     points,_ = selected_points(landmarks, options)
     focal = options.focal or float(max(landmarks.size))
-    seen = back_projected(points, hip_distance(points, landmarks.size, focal, landmarks.fps), landmarks.size, focal)
-    up = seen[:,[5, 6]].mean(1)-seen[:,[15, 16]].mean(1)
+    in_camera = back_projected(points, hip_distance(points, landmarks.size, focal, landmarks.fps), landmarks.size, focal)
+    up = in_camera[:,[5, 6]].mean(1)-in_camera[:,[15, 16]].mean(1)
     up = up[np.isfinite(up).all(-1)&(up[:,1]>0)]
     return float(np.median(np.arctan2(up[:,2], up[:,1]))) if len(up) else 0.
 

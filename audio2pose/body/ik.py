@@ -479,13 +479,13 @@ def projected_landmarks(
     name:str="",
 )->Landmarks: # The points that are no markers are NaN
     "What a detector without error would report of a motion"
-    seen = (marker_positions(motion, landmark_markers)-np.array(eye))@axes.T
-    if not (seen[...,2]>0).all(): raise InputError("projected_landmarks: part of the dancer is behind the camera; move `eye` back")
-    hips = seen[:,[landmark_markers.names.index(f"{side}_hip") for side in ("left", "right")], 2].mean(1)
+    in_camera = (marker_positions(motion, landmark_markers)-np.array(eye))@axes.T
+    if not (in_camera[...,2]>0).all(): raise InputError("projected_landmarks: part of the dancer is behind the camera; move `eye` back")
+    hips = in_camera[:,[landmark_markers.names.index(f"{side}_hip") for side in ("left", "right")], 2].mean(1)
     points = np.full((len(motion), 133, 4), np.nan)
-    points[:,landmark_indices,0] = size[0]/2+focal*seen[...,0]/seen[...,2]
-    points[:,landmark_indices,1] = size[1]/2-focal*seen[...,1]/seen[...,2]
-    points[:,landmark_indices,2],points[:,landmark_indices,3] = seen[...,2]-hips[:,None],6.
+    points[:,landmark_indices,0] = size[0]/2+focal*in_camera[...,0]/in_camera[...,2]
+    points[:,landmark_indices,1] = size[1]/2-focal*in_camera[...,1]/in_camera[...,2]
+    points[:,landmark_indices,2],points[:,landmark_indices,3] = in_camera[...,2]-hips[:,None],6.
     return Landmarks(points, np.arange(len(motion))/motion.fps, motion.fps, size, name, made=dict(by="projected_landmarks"))
 
 # %% ../../nbs/120_body.ik.ipynb #c6c120d0
@@ -614,11 +614,11 @@ def world_points(
     "Where the markers are in a room with a vertical"
     focal = options.focal or float(max(landmarks.size))
     if not (np.isfinite(focal) and focal>0): raise InputError(f"to_motion: focal must be a positive number of pixels, got {options.focal}")
-    seen = back_projected(points, hip_distance(points, landmarks.size, focal, landmarks.fps), landmarks.size, focal)
-    seen = seen[:,landmark_indices]@axis_angle_to_matrix(np.array([-options.tilt, 0, 0])).T
-    hips = seen[:,[landmark_markers.names.index(f"{side}_hip") for side in ("left", "right")]].mean(1)
+    in_camera = back_projected(points, hip_distance(points, landmarks.size, focal, landmarks.fps), landmarks.size, focal)
+    in_camera = in_camera[:,landmark_indices]@axis_angle_to_matrix(np.array([-options.tilt, 0, 0])).T
+    hips = in_camera[:,[landmark_markers.names.index(f"{side}_hip") for side in ("left", "right")]].mean(1)
     known = np.isfinite(hips).all(-1)
-    return seen-hips[known.argmax()]*[1, 0, 1]
+    return in_camera-hips[known.argmax()]*[1, 0, 1]
 
 # %% ../../nbs/120_body.ik.ipynb #49b0f82c
 def fit_landmarks(

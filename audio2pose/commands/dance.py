@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['formats', 'dance_files', 'app', 'requested_beats', 'dance_summary', 'demo_song', 'film_size', 'Output',
            'requested_output', 'write_files', 'fact_generator', 'flow_generator', 'motion_generator', 'make_dance',
-           'list_songs', 'song_folders', 'tried', 'dance_result', 'print_results', 'dance']
+           'list_songs', 'song_folders', 'lines_or_error', 'dance_result', 'print_results', 'dance']
 
 # %% ../../nbs/810_commands.dance.ipynb #3011c8a7
 import json
@@ -257,7 +257,7 @@ def song_folders(
     return pairs
 
 # %% ../../nbs/810_commands.dance.ipynb #64842edf
-def tried(
+def lines_or_error(
     make, # (song, folder) → lines
     song:Path,
     folder:Path,
@@ -328,6 +328,6 @@ def dance(
         song = songs[0] if songs else None
         folder = out or Path("outputs")/f"{slug(song.stem) if song else 'demo'}-seed{seed}"
         return print_results([dance_result(song, folder, make(song, folder))], quiet, as_json)
-    results = [dance_result(song, folder, *tried(make, song, folder)) for song,folder in song_folders(list_songs(songs), out or Path("outputs"), seed)]
+    results = [dance_result(song, folder, *lines_or_error(make, song, folder)) for song,folder in song_folders(list_songs(songs), out or Path("outputs"), seed)]
     print_results(results, quiet, as_json)
     if any(result["error"] for result in results): raise typer.Exit(1)

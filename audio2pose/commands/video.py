@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from .landmarks import landmarks, run
-from .motion import find_video, for_each_file, motion, motion_maker, print_summary
+from .motion import find_video, for_each_file, motion, landmark_fitter, print_summary
 
 # %% ../../nbs/833_commands.video.ipynb #d49d0be4
 def merged_options(
@@ -36,18 +36,18 @@ def merged_options(
 manifest_endings = (".tsv", ".csv", ".txt", ".json")
 
 def time_range(
-    seen, # landmarks.Landmarks
+    clip, # landmarks.Landmarks
     start:float|None, # s
     end:float|None, # s
 ): # landmarks.Landmarks
     "The frames between two moments"
-    inside = (seen.times>=(start or 0)-1e-9)&(seen.times<(float("inf") if end is None else end)-1e-9)
-    return replace(seen, points=seen.points[inside], times=seen.times[inside], boxes=None if seen.boxes is None else seen.boxes[inside])
+    inside = (clip.times>=(start or 0)-1e-9)&(clip.times<(float("inf") if end is None else end)-1e-9)
+    return replace(clip, points=clip.points[inside], times=clip.times[inside], boxes=None if clip.boxes is None else clip.boxes[inside])
 
 # %% ../../nbs/833_commands.video.ipynb #36aa42a8
 def write_dancer(
     video:Path,
-    seen, # landmarks.Landmarks
+    clip, # landmarks.Landmarks
     fit, # body.ik.Fit
     folder:Path, # Made if it is not there
     film:bool=True, # The films too, which take longest
@@ -57,9 +57,9 @@ def write_dancer(
     from audio2pose.show import film as filming, overlay as drawing, player
     fit.motion.save(folder/"motion.npz")
     sound = video if drawing.has_sound(video) else None
-    player.write_html(fit.motion, folder/"page.html", sound, seen.name or video.stem)
+    player.write_html(fit.motion, folder/"page.html", sound, clip.name or video.stem)
     if not film: return
-    drawing.overlay(video, seen, folder/"side_by_side.mp4", height, motion=fit.motion, progress=sys.stderr.isatty())
+    drawing.overlay(video, clip, folder/"side_by_side.mp4", height, motion=fit.motion, progress=sys.stderr.isatty())
     filming.render(fit.motion, folder/"film.mp4", sound, 2*round(height*8/9), height, progress=sys.stderr.isatty())
 
 # %% ../../nbs/833_commands.video.ipynb #1126cca9
@@ -96,7 +96,7 @@ def write_dancers(
 def video(**options):
     "A dancer who does what somebody does in a video: points, motion, page, and a film of both side by side."
     options = {name: option.default for name,option in video.__signature__.parameters.items()}|options
-    lifted,make = landmark_lifter(options.pop("lift"), options["device"]),motion_maker(**{name: options[name] for name in signature(motion_maker).parameters}) # What is wrong with them is said before the work begins
+    lifted,make = landmark_lifter(options.pop("lift"), options["device"]),landmark_fitter(**{name: options[name] for name in signature(landmark_fitter).parameters}) # What is wrong with them is said before the work begins
     run(SimpleNamespace(**{name: options[name] for name in signature(landmarks).parameters}|dict(out=options["out"]/"landmarks")))
     write_dancers(lambda clip: make(lifted(clip)), **options)
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['TERMS', 'VIDEOS', 'VIDEO_LIST', 'ANNOTATIONS', 'ALTERNATIVES', 'RETRY_STATUS', 'CHUNK_BYTES', 'FOLDERS',
            'MAX_UNPACKED_BYTES', 'KINDS', 'check_terms', 'RemoteFile', 'video_names', 'RateLimit', 'mp4_issue',
-           'content_issue', 'PermanentError', 'TransientError', 'open_at', 'receive', 'require_room', 'fetch_once',
-           'FetchOptions', 'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'remove_empty_folder',
-           'fetch_all', 'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources',
-           'Selection', 'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources',
-           'download', 'read_checksums']
+           'content_issue', 'PermanentError', 'TransientError', 'open_at', 'receive', 'fetch_once', 'FetchOptions',
+           'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'remove_empty_folder', 'fetch_all',
+           'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources', 'Selection',
+           'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources', 'download',
+           'read_checksums']
 
 # %% ../../nbs/205_data.download.ipynb #25d22195
 import hashlib
@@ -71,8 +71,8 @@ def video_names(
     for line in names:
         try: name = parse_name(line.strip())
         except InputError: continue # The list has situations that are not in AIST++
-        seen = name.views if name.camera=="All" else [str(name)]
-        if genre in (None, name.genre): found |= {view for view in seen if int(parse_name(view).camera) in set(views)}
+        named = name.views if name.camera=="All" else [str(name)]
+        if genre in (None, name.genre): found |= {view for view in named if int(parse_name(view).camera) in set(views)}
     return sorted(found)
 
 # %% ../../nbs/205_data.download.ipynb #e806e88a
@@ -177,15 +177,6 @@ def receive(
             arrived += len(piece)
             limit.wait(len(piece))
 
-# %% ../../nbs/205_data.download.ipynb #e33abd2b
-def require_room(
-    part:Path, # Where it will grow
-    size:int, # Bytes that are to come
-):
-    "Give a file up that the disk cannot hold"
-    try: check_space(part.parent, size, f"the rest of {part.name} would")
-    except InputError as error: raise PermanentError(str(error)) from None
-
 # %% ../../nbs/205_data.download.ipynb #cca73155
 def fetch_once(
     item:RemoteFile,
@@ -205,7 +196,7 @@ def fetch_once(
         if tag and not tag.startswith("W/"): note.write_text(tag)
         else: note.unlink(missing_ok=True)
         promised = response.headers.get("Content-Length")
-        if promised and promised.isdigit(): require_room(part, int(promised))
+        if promised and promised.isdigit(): check_space(part.parent, int(promised), f"the rest of {part.name} would", PermanentError)
         arrived = receive(response, part, "ab" if going_on else "wb", limit, stop)
     if promised and promised.isdigit() and arrived<int(promised): raise TransientError(f"it ended after {arrived} of {promised} bytes")
 

@@ -39,9 +39,9 @@ def read_h36m_clip(
     "One clip of MotionBERT's Human3.6M"
     content = load_pickle(path)
     if not isinstance(content, dict) or not {"data_input", "data_label"}<=content.keys(): raise InputError(f"{path}: no data_input and data_label in it; is this a clip that MotionBERT's convert_h36m.py wrote?")
-    seen,pose = (checked_part(content, name, str(path)) for name in ("data_input", "data_label"))
-    if seen.shape!=pose.shape: raise InputError(f"{path}: {len(seen)} frames seen and {len(pose)} frames of pose")
-    return seen, pose
+    keypoints,pose = (checked_part(content, name, str(path)) for name in ("data_input", "data_label"))
+    if keypoints.shape!=pose.shape: raise InputError(f"{path}: {len(keypoints)} frames seen and {len(pose)} frames of pose")
+    return keypoints, pose
 
 # %% ../../nbs/262_data.h36m.ipynb #d740df2c
 def read_h36m(
@@ -55,5 +55,5 @@ def read_h36m(
     if not files: raise InputError(f"{place}: no clips there; give the folder H36M-SH that MotionBERT's convert_h36m.py wrote, with train and test in it")
     if limit and limit<len(files): files = [files[k] for k in np.linspace(0, len(files)-1, limit).astype(int)]
     clips = [read_h36m_clip(file) for file in files]
-    if len({len(seen) for seen,_ in clips})>1: raise InputError(f"{place}: clips of {sorted({len(seen) for seen,_ in clips})} frames; they must be of one length")
+    if len({len(keypoints) for keypoints,_ in clips})>1: raise InputError(f"{place}: clips of {sorted({len(keypoints) for keypoints,_ in clips})} frames; they must be of one length")
     return tuple(torch.from_numpy(np.stack(part)) for part in zip(*clips))

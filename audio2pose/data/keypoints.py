@@ -96,9 +96,9 @@ def from_landmarks(
     "COCO-17 of the landmarks of a video"
     if landmarks.layout in ("seed", "hands"): raise InputError(f"{where}: {landmarks.points.shape[1]} points per person (layout {landmarks.layout}) without legs; make them with all 133 points (--points wholebody)")
     points = landmarks.subset("body").points[..., [0, 1, 3]].astype(float)
-    seen = np.isfinite(points[..., :2]).all(-1)
+    visible = np.isfinite(points[..., :2]).all(-1)
     points[..., 2] = np.nan_to_num(visibility(points[..., 2]), nan=1.)
-    points[~seen] = np.nan
+    points[~visible] = np.nan
     return Keypoints(points, frame_rate(fps, dict(fps=landmarks.fps), where), landmarks.name or Path(where).stem, "coco", where)
 
 # %% ../../nbs/260_data.keypoints.ipynb #01155a3f
@@ -243,8 +243,8 @@ def box_area(
     points:Float[np.ndarray, "K 3"],
 )->float: # px²
     "Area of the box around the points that were seen"
-    seen = points[points[:, 2]>0, :2]
-    return float(np.prod(np.ptp(seen, axis=0))) if len(seen) else 0.
+    visible = points[points[:, 2]>0, :2]
+    return float(np.prod(np.ptp(visible, axis=0))) if len(visible) else 0.
 
 # %% ../../nbs/260_data.keypoints.ipynb #b5ee6ca9
 def select_person(

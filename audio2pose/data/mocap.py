@@ -324,9 +324,9 @@ def step_features(
     heading = gaussian_filter1d(np.unwrap(np.arctan2(forward[:,0], forward[:,2])), .1*fps, mode="nearest")
     velocity = np.gradient(gaussian_filter1d(places, .03*fps, axis=0, mode="nearest"), axis=0)*fps
     chosen = velocity[:,SMPL_24.index("root", "lankle", "rankle", "lknee", "rknee", "chest", "lwrist", "rwrist")]
-    seen = axis_angle_to_matrix(-heading[:,None]*[0, 1, 0])[:,None]@chosen[...,None]
+    turned = axis_angle_to_matrix(-heading[:,None]*[0, 1, 0])[:,None]@chosen[...,None]
     feet = np.minimum(joint_speeds(motion)[:,SMPL_24.index("lankle", "rankle", "ltoes", "rtoes", "lknee", "rknee")], 3)
-    return [feet, seen.reshape(len(motion), -1), gaussian_filter1d(contacts(places, fps).astype(float), .03*fps, axis=0, mode="nearest")]
+    return [feet, turned.reshape(len(motion), -1), gaussian_filter1d(contacts(places, fps).astype(float), .03*fps, axis=0, mode="nearest")]
 
 # %% ../../nbs/217_data.mocap.ipynb #57437629
 def correlation(

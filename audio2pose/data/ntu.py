@@ -73,10 +73,10 @@ def parse_bodies(
             rows = numbers[place+11:place+11+12*joints].reshape(joints, 12)
             if joints!=25: raise ValueError("joints")
             place += 11+12*joints
-            seen = rows[list(kinect_to_h36m)][:, [5, 6, 11]]
-            seen[:, 2] = seen[:, 2]/2 # Tracking state: 0 not seen, 1 guessed, 2 tracked
+            points = rows[list(kinect_to_h36m)][:, [5, 6, 11]]
+            points[:, 2] = points[:, 2]/2 # Tracking state: 0 not seen, 1 guessed, 2 tracked
             if len(bodies)>100: raise ValueError("bodies")
-            bodies.setdefault(body, np.zeros((frames, 17, 3)))[frame] = np.where(np.isfinite(seen).all(-1, keepdims=True), seen, 0)
+            bodies.setdefault(body, np.zeros((frames, 17, 3)))[frame] = np.where(np.isfinite(points).all(-1, keepdims=True), points, 0)
     return bodies, frames
 
 # %% ../../nbs/263_data.ntu.ipynb #6088b4c1

@@ -103,21 +103,21 @@ def scan_dataset(
     pickles:str|os.PathLike|None=None, # Keypoint pickles, if they lie elsewhere
 )->DatasetFiles:
     "Scan a data set for clips, issues and missing names of its splits"
-    source,genre,seen = Path(source),parse_genre(genre),DatasetFiles([], [])
+    source,genre,dataset = Path(source),parse_genre(genre),DatasetFiles([], [])
     if not source.is_dir(): raise InputError(f"{source}: no such folder; give the one that holds motions and keypoints3d")
-    seen.bare = not any((source/folder).is_dir() for folder in ("motions", "keypoints3d"))
-    motions,points = (files_of(seen, folder, (".pkl",), genre) for folder in (source/"motions", Path(pickles or (source if seen.bare else source/"keypoints3d"))))
+    dataset.bare = not any((source/folder).is_dir() for folder in ("motions", "keypoints3d"))
+    motions,points = (files_of(dataset, folder, (".pkl",), genre) for folder in (source/"motions", Path(pickles or (source if dataset.bare else source/"keypoints3d"))))
     songs = find_songs([Path(music)] if music else [source/"wav", source/"music"])
-    filmed = files_of(seen, Path(videos or source/"videos"), (".mp4",), genre, single=False)
+    filmed = files_of(dataset, Path(videos or source/"videos"), (".mp4",), genre, single=False)
     names = sorted(motions.keys()|points.keys())
     if not names: raise InputError(f"{source}: no sequence{f' of {genre}' if genre else ''} in its folders motions and keypoints3d; is this the folder of AIST++?")
     splits = split_of(names, source)
-    for name in names: seen.clips.append(Clip(name, motions.get(name), points.get(name), songs.get(parse_name(name).music) or filmed.get(name), splits[name]))
-    promised = [] if seen.bare else [name for split in SPLITS for name in split_names(split, source, ignored=True)]
+    for name in names: dataset.clips.append(Clip(name, motions.get(name), points.get(name), songs.get(parse_name(name).music) or filmed.get(name), splits[name]))
+    promised = [] if dataset.bare else [name for split in SPLITS for name in split_names(split, source, ignored=True)]
     for name,count in Counter(promised).items():
-        if count>1: seen.add(name, f"stands {count} times in the splits")
-    seen.missing = sorted(name for name in set(promised)-(motions or points).keys() if f"g{genre or name[1:3]}_"==name[:4])
-    return seen
+        if count>1: dataset.add(name, f"stands {count} times in the splits")
+    dataset.missing = sorted(name for name in set(promised)-(motions or points).keys() if f"g{genre or name[1:3]}_"==name[:4])
+    return dataset
 
 # %% ../../nbs/250_data.prepare.ipynb #e75f2f50
 def up_to_date(
@@ -462,12 +462,12 @@ class PrepareReport:
 
 def write_report(
     out:Path,
-    seen:DatasetFiles,
+    dataset:DatasetFiles,
     records:list[dict],
     result:PrepareReport,
 ):
     "Write what a reader of the prepared folder should know"
-    counts = dict(clips=len(seen.clips), prepared=len(records), frames=sum(record["frames"] for record in records), splits=dict(Counter(clip.split for clip in seen.clips)))
+    counts = dict(clips=len(dataset.clips), prepared=len(records), frames=sum(record["frames"] for record in records), splits=dict(Counter(clip.split for clip in dataset.clips)))
     write_json(out/"report.json", dict(counts, issues=result.issues, missing=result.missing, windows=result.windows))
 
 # %% ../../nbs/250_data.prepare.ipynb #e72002fd
@@ -526,30 +526,30 @@ def prepare_clips(
 
 # %% ../../nbs/250_data.prepare.ipynb #c2c588f9
 def missing_inputs(
-    seen:DatasetFiles,
+    dataset:DatasetFiles,
     stages:tuple[str, ...],
 )->dict[str, str]: # Sequence → what is not there
     "Sequences of the splits that are not here, and those without a sound where sound is wanted"
-    lacking = dict.fromkeys(seen.missing, "motion")
-    if {"audio", "beats"}&set(stages): lacking |= {clip.name: "sound" for clip in seen.clips if clip.sound is None}
+    lacking = dict.fromkeys(dataset.missing, "motion")
+    if {"audio", "beats"}&set(stages): lacking |= {clip.name: "sound" for clip in dataset.clips if clip.sound is None}
     return lacking
 
 # %% ../../nbs/250_data.prepare.ipynb #1ae9d8ae
 def check_complete(
-    seen:DatasetFiles,
+    dataset:DatasetFiles,
     source:str|os.PathLike,
     out:Path, # Gets missing.txt
     stages:tuple[str, ...],
     genre:str|None,
 ):
     "Refuse a set of which something is missing"
-    lacking,path = missing_inputs(seen, stages),out/"missing.txt"
+    lacking,path = missing_inputs(dataset, stages),out/"missing.txt"
     if not lacking:
         path.unlink(missing_ok=True)
         return
     with atomic(path) as scratch: scratch.write_text("".join(f"{name}\t{what}\n" for name,what in sorted(lacking.items())))
-    total,counts = len({clip.name for clip in seen.clips}|set(seen.missing)),Counter(lacking.values())
-    here = sorted({clip.parsed.genre for clip in seen.clips})
+    total,counts = len({clip.name for clip in dataset.clips}|set(dataset.missing)),Counter(lacking.values())
+    here = sorted({clip.parsed.genre for clip in dataset.clips})
     narrower = f"choose the genre that is here (--genre {here[0]}), " if len(here)==1 and genre is None else ""
     raise InputError(f"{source}: {total-len(lacking)} of {total} sequences{f' of {genre}' if genre else ''} are whole; {counts['motion']} lack their motion, {counts['sound']} their sound ({path} lists them). Fetch them, {narrower}or say --partial (partial_set=True in 1_prepare) to prepare what there is")
 
@@ -570,18 +570,18 @@ def prepare(
 )->PrepareReport:
     "Prepare a data set for training; a second call makes only what is missing"
     if keypoints not in ("keypoints3d_optim", "keypoints3d"): raise InputError(f"prepare: keypoints are keypoints3d_optim or keypoints3d, got {keypoints!r}")
-    seen,out,options = scan_dataset(source, genre, music, videos, pickles),Path(out),PrepareOptions(tuple(stages), keypoints, overwrite)
-    if not partial_set: check_complete(seen, source, out, options.stages, parse_genre(genre))
+    dataset,out,options = scan_dataset(source, genre, music, videos, pickles),Path(out),PrepareOptions(tuple(stages), keypoints, overwrite)
+    if not partial_set: check_complete(dataset, source, out, options.stages, parse_genre(genre))
     bar = partial(tqdm, disable=None if progress else True, leave=False)
     with lock_folder(out, timeout=2.): # Workers of a killed run need a second to notice
         check_options(out, options)
-        records,failed,made = prepare_clips(seen.clips, out, options, workers, bar)
-        for record in records: seen.add(record["name"], *record["issues"])
-        for name,why in failed.items(): seen.add(name, *why)
-        issues = {name: [line.replace(f"{source}{os.sep}", "") for line in lines] for name,lines in sorted(seen.issues.items())}
-        result = PrepareReport(len(seen.clips), made, failed, issues, seen.missing, None)
-        if {"poses", "audio"}<=set(stages) and not seen.bare: result.windows = write_windows(out, read_records(out), workers, overwrite)
-        write_report(out, seen, records, result)
+        records,failed,made = prepare_clips(dataset.clips, out, options, workers, bar)
+        for record in records: dataset.add(record["name"], *record["issues"])
+        for name,why in failed.items(): dataset.add(name, *why)
+        issues = {name: [line.replace(f"{source}{os.sep}", "") for line in lines] for name,lines in sorted(dataset.issues.items())}
+        result = PrepareReport(len(dataset.clips), made, failed, issues, dataset.missing, None)
+        if {"poses", "audio"}<=set(stages) and not dataset.bare: result.windows = write_windows(out, read_records(out), workers, overwrite)
+        write_report(out, dataset, records, result)
     return result
 
 # %% ../../nbs/250_data.prepare.ipynb #d1bd8fe4

@@ -66,11 +66,11 @@ def crop_scale(
     keypoints:Float[np.ndarray, "T 17 3"], # px; 0 where not seen
 )->Float[np.ndarray, "T 17 3"]:
     "Keypoints relative to the square around them, -1 to 1 (`crop_scale` of MotionBERT)"
-    seen = keypoints[..., 2:]>0
-    known = keypoints[seen[..., 0]][:, :2]
+    visible = keypoints[..., 2:]>0
+    known = keypoints[visible[..., 0]][:, :2]
     low,high = known.min(0),known.max(0)
     flat = (keypoints[..., :2]-(low+high)/2)*2/max(float((high-low).max()), 1e-6)
-    return np.where(seen, np.concatenate([flat, keypoints[..., 2:]], -1), 0)
+    return np.where(visible, np.concatenate([flat, keypoints[..., 2:]], -1), 0)
 
 # %% ../../nbs/264_data.pw3d.ipynb #75cf65e1
 def read_3dpw(

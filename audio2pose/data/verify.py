@@ -113,14 +113,14 @@ def verify_official(
     progress:bool,
 )->tuple[int, list[Issue]]: # Clips seen, what is wrong
     "Check AIST++ as it was fetched, or a synthetic set of the same form"
-    seen = scan_dataset(root, genre)
-    issues = [Issue(name, line) for name,lines in seen.issues.items() for line in lines]
-    here = {clip.name for clip in seen.clips} # Their own check speaks for them
-    issues += [Issue(name, "it is in the splits, its motion is not here", f"motions/{name}.pkl", "fetch") for name in seen.missing if name not in here]
-    checked = map_items(partial(check_clip, root=root, bare=seen.bare), seen.clips, Resources(workers))
-    for clip,result in tqdm(checked, total=len(seen.clips), desc="clips", disable=None if progress else True, leave=False):
+    dataset = scan_dataset(root, genre)
+    issues = [Issue(name, line) for name,lines in dataset.issues.items() for line in lines]
+    here = {clip.name for clip in dataset.clips} # Their own check speaks for them
+    issues += [Issue(name, "it is in the splits, its motion is not here", f"motions/{name}.pkl", "fetch") for name in dataset.missing if name not in here]
+    checked = map_items(partial(check_clip, root=root, bare=dataset.bare), dataset.clips, Resources(workers))
+    for clip,result in tqdm(checked, total=len(dataset.clips), desc="clips", disable=None if progress else True, leave=False):
         issues += [Issue(clip.name, str(result))] if isinstance(result, WorkerDiedError) else result
-    return len(seen.clips), issues
+    return len(dataset.clips), issues
 
 # %% ../../nbs/255_data.verify.ipynb #1b6d225d
 def check_record(

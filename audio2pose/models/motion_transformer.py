@@ -39,8 +39,8 @@ def decode_steps(
     "Joint positions at 60 fps, along straight lines"
     offsets = np.concatenate([joint_offsets(last[None]), made]).astype(float)
     offsets[1:, [0, 2]] = last[[0, 2]]+np.cumsum(made[:, [0, 2]], 0)
-    seen,wanted = STRIDE*np.arange(len(offsets)),STRIDE+np.arange(frames)
-    return offsets_to_positions(np.stack([np.interp(wanted, seen, column) for column in offsets.T], 1))
+    known,wanted = STRIDE*np.arange(len(offsets)),STRIDE+np.arange(frames)
+    return offsets_to_positions(np.stack([np.interp(wanted, known, column) for column in offsets.T], 1))
 
 # %% ../../nbs/488_models.motion_transformer.ipynb #60ffc232
 def to_bins(
