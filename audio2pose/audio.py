@@ -314,11 +314,16 @@ def load(
 # %% ../nbs/040_audio.ipynb #fefa737e
 @cache
 def import_librosa()->ModuleType:
-    "librosa with what it compiles while it is imported; other processes wait meanwhile (numba issue 10128)"
+    "librosa with what it compiles while it is imported, all of it kept on disk; other processes wait meanwhile (numba issue 10128)"
+    import numba
     from filelock import FileLock
     with FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa-{Path.home().name}.lock"):
-        import librosa.beat
-        import librosa.core.pitch
+        guvectorize = numba.guvectorize
+        numba.guvectorize = lambda *signature, **options: guvectorize(*signature, **options|dict(cache=True)) # `librosa.beat` asks for one function not to be kept
+        try:
+            import librosa.beat
+            import librosa.core.pitch
+        finally: numba.guvectorize = guvectorize
     return librosa
 
 # %% ../nbs/040_audio.ipynb #e590ce69
