@@ -16,13 +16,17 @@ extras = {name.removesuffix(suffix): shlex.split(line) for name,line in s.items(
 
 
 class BuildWithRuns(build_py):
-    "Copies runs and guides into the package, as audio2pose/assets/runs and guides; a checkout uses nbs/runs and nbs/guides themselves"
+    "Copies runs, guides, lessons and their pictures into the package, into audio2pose/assets; a checkout uses those in nbs"
     def run(self):
         super().run()
         if self.editable_mode: return
-        for name in ("runs", "guides"):
+        assets = Path(self.build_lib)/"audio2pose"/"assets"
+        for name in ("runs", "guides", "images"):
             if not (ROOT/"nbs"/name).is_dir(): continue
-            shutil.copytree(ROOT/"nbs"/name, Path(self.build_lib)/"audio2pose"/"assets"/name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+            shutil.copytree(ROOT/"nbs"/name, assets/name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        for lesson in (ROOT/"nbs").glob("[0-9]*_*.ipynb"):
+            (assets/"lessons").mkdir(exist_ok=True)
+            shutil.copy(lesson, assets/"lessons")
 
 
 setup(

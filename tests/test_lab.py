@@ -1,6 +1,7 @@
 "A real JupyterLab in a real browser: the tour as a new user would go through it, and what may go wrong on the way"
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -321,6 +322,67 @@ def test_guides_are_copied_once(tmp_path):
     assert "tour.ipynb" in new
     (tmp_path/"mine"/"tour.ipynb").write_text("changed")
     assert lab.copy_guides(tmp_path/"mine")==[] and (tmp_path/"mine"/"tour.ipynb").read_text()=="changed"
+
+
+def test_every_link_leads_somewhere_in_the_lab(tmp_path):
+    "Guides, lessons and pictures, from one to the other"
+    from audio2pose.commands import lab
+    lab.copy_guides(tmp_path/"lab")
+    links = 0
+    for path in [*(tmp_path/"lab").glob("*.*"), *(tmp_path/"lab/lessons").glob("*.ipynb")]:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix==".ipynb": text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"]=="markdown")
+        for link in re.findall(r"\]\(([^)\s]+\.(?:ipynb|md|png|jpg|webp))(?:#[^)]*)?\)", text):
+            if "://" in link: continue
+            assert (path.parent/link).resolve().is_file(), (path.name, link)
+            links += 1
+    assert links>100 and (tmp_path/"lab/lessons/000_core.ipynb").is_file()
+    assert "](lessons/000_core.ipynb)" in (tmp_path/"lab/tour.ipynb").read_text(encoding="utf-8"), "the tour ends where the lessons begin"
+
+
+def carrying(mark):
+    "Living processes whose environment holds the mark: all that were started with it, whatever session they made for themselves"
+    def environment(folder):
+        try: return (folder/"environ").read_bytes()
+        except OSError: return b""
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if mark.encode() in environment(folder)]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc: processes are counted there")
+
+
+@needs_proc
+def test_who_is_ended_ends_what_he_waits_for():
+    code = ("import signal, subprocess, sys\nfrom audio2pose.commands.base import handle_signals\nfrom audio2pose.commands.lab import wait_for_process\nhandle_signals()\n"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nsys.stdout.write('ready\\n'); sys.stdout.flush()\nwait_for_process(child)")
+    mark = f"AUDIO2POSE_MARK={os.urandom(8).hex()}"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ|dict([mark.split("=")]))
+    assert process.stdout.readline()==b"ready\n" and len(carrying(mark))==2
+    process.terminate()
+    assert process.wait(60)==143 and carrying(mark)==[]
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sigterm_ends_jupyter_too(tmp_path):
+    pytest.importorskip("jupyterlab", reason='pip install "audio2pose[lab]"')
+    port,environment = free_port(),os.environ|{f"JUPYTER_{name}_DIR": str(tmp_path/name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    mark = f"JUPYTER_RUNTIME_DIR={tmp_path/'RUNTIME'}"
+    options = [f"--option={option}" for option in ("--allow-root", "--ServerApp.token=", "--ServerApp.password=")]
+    command = [sys.executable, "-c", "from audio2pose.cli import main; main()", "lab", str(tmp_path/"guides"), "--no-browser", "--port", str(port), *options]
+    with open(tmp_path/"log", "w") as log: process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (tmp_path/"log").read_text()
+            try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=5).close()
+            except OSError: time.sleep(.5)
+            else: break
+        assert len(carrying(mark))>=2
+        process.terminate()
+        assert process.wait(60)==143 and carrying(mark)==[]
+    finally:
+        for left in carrying(mark): os.kill(left, signal.SIGKILL)
 
 
 def test_guides_carry_pictures_and_no_widgets():
