@@ -364,7 +364,7 @@ def test_who_is_ended_ends_what_he_waits_for():
 
 @needs_proc
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_sigterm_ends_jupyter_too(tmp_path):
     pytest.importorskip("jupyterlab", reason='pip install "audio2pose[lab]"')
     port,environment = free_port(),os.environ|{f"JUPYTER_{name}_DIR": str(tmp_path/name) for name in ("CONFIG", "DATA", "RUNTIME")}
@@ -373,7 +373,7 @@ def test_sigterm_ends_jupyter_too(tmp_path):
     command = [sys.executable, "-c", "from audio2pose.cli import main; main()", "lab", str(tmp_path/"guides"), "--no-browser", "--port", str(port), *options]
     with open(tmp_path/"log", "w") as log: process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
-        for _ in range(240):
+        for _ in range(900):
             assert process.poll() is None, (tmp_path/"log").read_text()
             try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=5).close()
             except OSError: time.sleep(.5)
