@@ -346,11 +346,12 @@ def limit_seams(
         turned = np.stack([rotation_steps(Rotation.from_rotvec(poses[:, joint])) for joint in range(24)])
         fast = seams&(turned>.98*turned[:, inside].max())
         if not fast.any(): break
-        for joint in np.flatnonzero(fast.any(1)):
-            near = np.unique(np.clip(np.flatnonzero(fast[joint])[:, None]+np.arange(1-reach, reach+1), 1, len(poses)-2))
+        for joint,seam in zip(*np.nonzero(fast)):
+            side = 1 if known[seam] else -1 # Where the gap lies
+            near = np.clip((seam+1 if known[seam] else seam)+side*np.arange(reach), 1, len(poses)-2)
             near = near[~known[near]]
-            three = [Rotation.from_rotvec(poses[near+k, joint]).as_matrix() for k in (-1, 0, 1)]
-            poses[near, joint] = Rotation.from_matrix(np.mean(three, 0)).as_rotvec()
+            three = [weight*Rotation.from_rotvec(poses[near+k*side, joint]).as_matrix() for k,weight in ((-1, .4), (0, .3), (1, .3))]
+            poses[near, joint] = Rotation.from_matrix(np.sum(three, 0)).as_rotvec()
     return replace(motion, poses=poses)
 
 # %% ../nbs/612_infilling.ipynb #82684079
