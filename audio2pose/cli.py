@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'print_version', 'options', 'run', 'main', 'requirements', 'installed_version', 'hardware', 'missing_parts',
-           'doctor']
+           'doctor_report', 'doctor_lines', 'doctor']
 
 # %% ../nbs/900_cli.ipynb #55a0a71b
 import atexit
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import typer
 from . import __version__
 from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, live, motion, reduce, retarget, runs, train, video, weights
 from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
+from .commands.options import option
 from .core import InputError, asset, data_folder
 
 # %% ../nbs/900_cli.ipynb #d9aa24d4
@@ -111,14 +113,37 @@ def missing_parts()->list[tuple[str, str]]: # (what is missing, the line that me
     return missing
 
 # %% ../nbs/900_cli.ipynb #f79020a9
+def doctor_report()->dict: # Ready for JSON
+    "What is installed, what computes, and what is missing"
+    return dict(version=__version__, package=str(asset(".").parent), hardware=hardware(), data=str(data_folder().absolute()), data_exists=data_folder().is_dir(),
+                installed={extra or "needed": {name: installed_version(name) for name in sorted(names)} for extra,names in requirements().items()},
+                missing=[dict(what=what, install=line, needed="(needed)" in what) for what,line in missing_parts()])
+
+# %% ../nbs/900_cli.ipynb #bf61e4b8
+def doctor_lines(
+    report:dict, # From `doctor_report`
+    quiet:bool=False, # Only what is missing
+    verbose:bool=False, # The extras' parts, too
+)->list[str]:
+    "A report for the terminal"
+    parts = [(name, version) for extra,names in report["installed"].items() if verbose or extra=="needed" for name,version in names.items()]
+    lines = [f"audio2pose {report['version']} in {report['package']}", *report["hardware"], f"data  {report['data']}{'' if report['data_exists'] else ' (not there yet)'}",
+             *(f"  {name:<18}{version or 'MISSING'}" for name,version in dict(parts).items())]
+    missing = ["missing:", *(f"  {part['what']:<44}{part['install']}" for part in report["missing"])] if report["missing"] else ["nothing is missing"]
+    return missing if quiet else lines+missing
+
+# %% ../nbs/900_cli.ipynb #6c6c0eaf
 @app.command()
-def doctor():
-    "Say what is installed. Also what computes, and which line installs what is missing."
-    typer.echo(f"audio2pose {__version__} in {asset('.').parent}")
-    for line in hardware(): typer.echo(line)
-    typer.echo(f"data  {data_folder().absolute()}{'' if data_folder().is_dir() else ' (not there yet)'}")
-    for name in sorted(requirements().get("", [])): typer.echo(f"  {name:<18}{installed_version(name) or 'MISSING'}")
-    missing = missing_parts()
-    typer.echo("nothing is missing" if not missing else "missing:")
-    for what,line in missing: typer.echo(f"  {what:<44}{line}")
-    if any("needed" in what for what,_ in missing): raise typer.Exit(1)
+def doctor(
+    quiet:Annotated[bool, option("quiet", "The result is what is missing.", flags=("--quiet", "-q"))]=False,
+    verbose:Annotated[bool, option("verbose", "Also the parts that extras bring.", flags=("--verbose", "-v"))]=False,
+    as_json:Annotated[bool, option("json", flags=("--json",))]=False,
+):
+    """Say what is installed. Also what computes, and which line installs what is missing.
+
+    audio2pose doctor --json
+    """
+    report = doctor_report()
+    if as_json: typer.echo(json.dumps(report, indent=1))
+    else: typer.echo("\n".join(doctor_lines(report, quiet, verbose)))
+    if any(part["needed"] for part in report["missing"]): raise typer.Exit(1)

@@ -431,9 +431,10 @@ class Validator:
 
 # %% ../nbs/600_train.ipynb #31484d62
 def resolve_device(
-    name:str, # "cpu", "cuda", "cuda:1"
+    name:str, # "cpu", "cuda", "cuda:1"; "auto": a GPU where there is one
 )->torch.device:
     "The device to train on; it must exist"
+    if name=="auto": name = "cuda" if torch.cuda.is_available() else "cpu"
     try: device = torch.device(name)
     except RuntimeError: raise InputError(f"train: device must be cpu or cuda, got {name}") from None
     if device.type=="cuda" and not torch.cuda.is_available(): raise InputError(f"train: device {name} was asked for, but torch {torch.__version__} sees no GPU; say --device cpu to train slowly")

@@ -29,14 +29,14 @@ TRAIN_OPTIONS = (
     Option("preset", str, "Recipe: small, or released, paper and long, which train the paper's model.", "small"),
     Option("start", str, "Weights to begin with: a model folder, or a TensorFlow checkpoint (…/ckpt-N), whose step and optimiser the presets released, paper and long go on from.", shown="none"),
     Option("weights_only", bool, "Leave the step and the optimiser of that checkpoint.", shown="no"),
-    Option("heads", int, "Attention heads of a --start that does not say it.", shown="the file's, or ten for the paper's size", least=1),
+    Option("heads", int, "Attention heads of a FACT whose file does not say it.", shown="the file's, or ten for the paper's size", least=1),
     Option("steps", int, "Optimiser steps, those of --start included.", least=1),
-    Option("batch", int, "Windows per step and process.", least=1),
+    Option("batch", int, "How many examples are computed at once. Windows per step and process.", least=1),
     Option("accumulate", int, "Parts in which a batch is computed, where memory is short.", shown="1", least=1),
-    Option("precision", str, "fp32, bf16, or auto: bf16 where the device has it.", choices=("auto", "fp32", "bf16")),
+    Option("precision", str, "Numbers to compute with: fp32, bf16, fp16 where it is offered, or auto. Here fp32 and bf16; auto: bf16 where the device has it.", choices=("auto", "fp32", "bf16")),
     Option("compile", bool, "Let torch compile the step; worth it on a GPU.", shown="no"),
     Option("tensorboard", bool, "Log numbers and dances for TensorBoard too.", shown="no"),
-    Option("seed", int, "Of everything random.", shown="0", least=0),
+    Option("seed", int, "Number from which everything random follows.", shown="0", least=0),
     Option("lr", float, "Highest learning rate."),
     Option("max_grad_norm", float, "Longest gradient; 0 is no limit.", least=0),
     Option("ema", float, "Decay of the averaged weights; 0 is the weights themselves.", least=0),
@@ -52,7 +52,7 @@ TRAIN_OPTIONS = (
     Option("save_every", int, "Steps between checkpoints.", least=1),
     Option("save_seconds", float, "Also after so long, s, in a single process.", least=0),
     Option("threads", int, "Processor threads.", shown="torch's", least=1),
-    Option("device", str, "cpu or cuda.", "cpu"),
+    Option("device", str, "Where to compute: cpu, cuda, cuda:1, or auto, which chooses. auto: a GPU where there is one.", "cpu"),
     Option("restart", bool, "Ignore a checkpoint that is there.", shown="no"))
 
 # %% ../nbs/595_train_options.ipynb #b4b13742

@@ -20,6 +20,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from audio2pose import cli
 from audio2pose.commands import base, train
+from audio2pose.commands.options import commands_of, differing_options, examples, glossary_page, is_parsed, option_table
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.motion import Motion
 
@@ -436,3 +437,48 @@ def test_train_and_go_on(here, capfd):
         code,out,err = run(capfd, "train", "store", "--out", "model", "--steps", steps, "--batch", 1)
         assert code==0, err
     assert FACT.from_pretrained(Path(out.splitlines()[-1]))
+
+
+# ---- help and options
+
+PARSERS = dict(commands_of(cli.app))
+
+
+@pytest.mark.parametrize("words", PARSERS)
+def test_every_help_has_an_example_that_its_parser_takes(words):
+    lines = examples(PARSERS[words])
+    assert lines, "no line of the help text begins with audio2pose"
+    assert all(is_parsed(words, PARSERS[words], line) for line in lines)
+
+
+def test_one_option_name_means_one_thing_and_is_in_the_glossary(capfd):
+    table = option_table(cli.app)
+    assert differing_options(table)==[]
+    assert {flag for flag,commands in table.items() if len(commands)>3}>={"--out", "--seed", "--workers", "--json", "--device"}
+    page = glossary_page(cli.app)
+    for words,parser in PARSERS.items():
+        code,out,_ = run(capfd, *words.split(), "-h")
+        assert code==0
+        for flag in re.findall(r"^  (--[\w-]+)", out, flags=re.M):
+            if flag!="--help": assert f"| `{flag}` |" in page and words in table[flag]
+
+
+@pytest.mark.parametrize("line,ends", [("danse", "Did you mean dance?"), ("dance --sead 1", "Did you mean --seed?"), ("data prepar", "Did you mean prepare?"), ("dance --formts npz", "Did you mean --formats?")])
+def test_did_you_mean_ends_with_one_question_mark(here, capfd, line, ends):
+    code,out,err = run(capfd, *line.split())
+    assert code==2 and out=="" and err.count("?")==1 and err.rstrip().endswith(ends), err
+
+
+def test_doctor_and_evaluate_say_as_much_as_is_asked(here, capfd):
+    report = json.loads(run(capfd, "doctor", "--json")[1])
+    assert report["installed"]["needed"]["torch"] and {"version", "hardware", "missing", "data"}<=set(report)
+    short,usual,long = (len(run(capfd, "doctor", *how)[1].splitlines()) for how in (["-q"], [], ["-v"]))
+    assert short<usual<long
+
+
+def test_device_is_the_one_asked_for(song, capfd):
+    assert run(capfd, "dance", song, "--formats", "npz", "--out", "auto", "-q")[0]==0
+    assert run(capfd, "dance", song, "--formats", "npz", "--out", "cpu", "-q", "--device", "cpu")[0]==0
+    assert Path("auto/motion.npz").read_bytes()==Path("cpu/motion.npz").read_bytes()
+    assert "--device cpu" in Path("cpu/dance.json").read_text() and "--device" not in Path("auto/dance.json").read_text()
+    for device in ("cuda:9", "tpu"): refused(capfd, "dance", song, "--device", device, says=f"--device {device}")

@@ -330,7 +330,7 @@ def app():
 
 
 def test_command(app, tree, checkpoint, tmp_path):
-    line = f"features {tree/'keypoints2d'} --checkpoint {checkpoint} --out {tmp_path/'out'} --file npz --half --rows 128"
+    line = f"features {tree/'keypoints2d'} --checkpoint {checkpoint} --out {tmp_path/'out'} --formats npz --half --rows 128"
     code,said = invoke(app, line)
     assert code==0 and "18 clips made" in said
     found = np.load(next((tmp_path/"out").glob("*.npz")))
@@ -340,7 +340,7 @@ def test_command(app, tree, checkpoint, tmp_path):
 
 @pytest.mark.parametrize("line,said", [
     ("", "no such checkpoint"), ("--checkpoint nowhere.bin", "no such checkpoint"), ("--checkpoint random-lite --device cuda:7", "CUDA"), ("--kind dance", "--kind"), ("--kind handcrafted --rate -3", "positive"),
-    ("--kind handcrafted --file mat", "pt"), ("--kind handcrafted --size 10", "--size"), ("--kind handcrafted --compat old", "seed")])
+    ("--kind handcrafted --formats mat", "pt"), ("--kind handcrafted --size 10", "--size"), ("--kind handcrafted --compat old", "seed")])
 def test_command_complains_in_one_sentence(app, tree, tmp_path, line, said):
     code,answer = invoke(app, f"features {tree/'keypoints2d'} --out {tmp_path/'out'} {line}")
     assert code==2 and said in answer and answer.count("\n")==0

@@ -589,7 +589,7 @@ def test_random_weights_are_said(films, tmp_path):
 
 def test_what_cannot_be_meant_is_one_sentence(films, tmp_path):
     film(films/"a.mp4", walker, .2)
-    for line in ("--detector xl", "--pose q", "--rate 0", "--threshold 2", "--precision fp8", "--people all", "--seconds 5-1", "--fps x", "--extra-format bvh"):
+    for line in ("--detector xl", "--pose q", "--rate 0", "--threshold 2", "--precision fp8", "--people all", "--seconds-range 5-1", "--fps-range x", "--extra-format bvh"):
         code,said = invoke(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector-weights random --pose-weights random {line}")
         assert code==2 and said.count("\n")==0 and said.startswith("error: "), (line, said)
     assert not (tmp_path/"out").exists()

@@ -57,7 +57,7 @@ def serve(model):
 @pytest.fixture(scope="module")
 def command():
     "The real command on a pipe that stays open: process and address"
-    process = subprocess.Popen([*COMMAND, "-", "--rate", "8000", "--no-browser"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*COMMAND, "-", "--sample-rate", "8000", "--no-browser"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     yield process, process.stdout.readline().decode().strip()
     process.kill()
     process.communicate()
@@ -256,7 +256,7 @@ def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path, capfd, monkeypatc
     with os.fdopen(writer) as terminal:
         monkeypatch.setattr(sys, "stdin", terminal)
         for line,says in ((["-"], "no sound comes in"), (["nowhere.wav"], "no such file"), ([tmp_path], "folder"), ([silent], "silent"), ([text], "cannot be read|no song"),
-                          (["-", "--rate", "3"], "rate"), (["-", "--channels", "0"], "channels")):
+                          (["-", "--sample-rate", "3"], "rate"), (["-", "--channels", "0"], "channels")):
             assert cli.run(["live", *map(str, line), "--no-browser"])==2, line
             out,err = capfd.readouterr()
             assert out=="" and err.startswith("error: ") and err.count("\n")==1 and any(word in err for word in says.split("|")), err

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'slug', 'escape_line', 'missing_parents', 'atomic_folder', 'stage_lines', 'progress_stages', 'make_app',
-           'print_error', 'usage_error', 'run_cli', 'invoke', 'reraise_signal', 'handle_signals', 'exit_after_stop']
+           'resolve_device', 'print_error', 'suggestion', 'usage_error', 'run_cli', 'invoke', 'reraise_signal',
+           'handle_signals', 'exit_after_stop']
 
 # %% ../../nbs/800_commands.base.ipynb #5533227d
 import io
@@ -17,6 +18,7 @@ import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
 
@@ -114,6 +116,19 @@ def make_app(
     def options(): pass
     return app
 
+# %% ../../nbs/800_commands.base.ipynb #b9377de1
+def resolve_device(
+    device:str, # "auto", "cpu", "cuda" or "cuda:1"
+): # torch device
+    "The device asked for; never another in silence"
+    import torch
+    if device=="auto": return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try: found = torch.device(device)
+    except RuntimeError: raise InputError(f"--device {device}: give auto, cpu, cuda or cuda:1") from None
+    if found.type=="cuda" and (found.index or 0)>=torch.cuda.device_count(): raise InputError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices here; use --device cpu")
+    if found.type not in ("cpu", "cuda"): raise InputError(f"--device {device}: give auto, cpu, cuda or cuda:1")
+    return found
+
 # %% ../../nbs/800_commands.base.ipynb #d35a52cb
 def print_error(
     text:str,
@@ -123,6 +138,17 @@ def print_error(
     typer.echo(f"error: {escape_line(text)}", err=True)
     return code
 
+# %% ../../nbs/800_commands.base.ipynb #9fec43a0
+def suggestion(
+    text:str, # What the parser says of a word it does not know
+)->str: # With one question mark at its end if it knows a better one, and none otherwise
+    "The nearest word there is, as a question"
+    found = re.search(r"\(Possible options: (.*)\)|Did you mean (.*)\?", text)
+    if not found: return text
+    said = text[:found.start()].strip().rstrip(".")
+    word,names = re.findall(r"[\w-]+", said)[-1],re.findall(r"[\w-]{3,}", found[1] or found[2])
+    return f"{said}. Did you mean {max(names, key=lambda name: SequenceMatcher(None, word, name).ratio())}?"
+
 # %% ../../nbs/800_commands.base.ipynb #0fb67214
 UsageError = typer.BadParameter.__base__ # Click's, wherever this typer keeps it
 
@@ -130,8 +156,9 @@ def usage_error(
     error:Exception, # Of the command line parser
 )->int: # Exit code
     "Print a usage error"
-    text = error.format_message()
-    if "\n" not in text: return print_error(f"{text.rstrip('.')}{'' if text.endswith('?') else '.'} Try: audio2pose --help")
+    text = suggestion(error.format_message())
+    if text.endswith("?"): return print_error(text)
+    if "\n" not in text: return print_error(f"{text.rstrip('.')}. Try: audio2pose --help")
     typer.echo(text)
     return 2
 

@@ -14,6 +14,7 @@ import typer
 
 from .base import atomic_folder, escape_line, make_app
 from .dance import list_songs
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/822_commands.compare.ipynb #f4d3671e
@@ -116,14 +117,17 @@ app = make_app("Compares dances, blindly.")
 def compare(
     dancers:Annotated[list[Path]|None, typer.Argument(help="Folders, one a dancer, each with a dance for every song.", show_default=False)]=None,
     songs:Annotated[list[Path]|None, typer.Option(help="A song, or a folder of songs; may be given several times.", show_default=False)]=None,
-    out:Annotated[Path, typer.Option(help="Folder of the page and its key.")]=Path("outputs/compare"),
-    seconds:Annotated[float, typer.Option(min=1, max=60, help="Length of each clip.")]=10.,
-    start:Annotated[float, typer.Option(min=0, help="Where in the songs the clips begin, s.")]=0.,
+    out:Annotated[Path, option("out", "A folder, of the page and its key.")]=Path("outputs/compare"),
+    seconds:Annotated[float, option("seconds", "Of a clip.", min=1, max=60)]=10.,
+    start:Annotated[float, option("begin", "Of the songs.", flags=("--begin",), min=0)]=0.,
     pairs:Annotated[int, typer.Option(min=1, max=1000, help="Pairs at most.")]=40,
-    seed:Annotated[int, typer.Option(min=0, help="Of the choice of pairs, and of the names on the page.")]=0,
+    seed:Annotated[int, option("seed", "Pairs, and the names on the page.", min=0)]=0,
     votes:Annotated[list[Path]|None, typer.Option(help="Rank by these files that the page saved, with the key in --out.", show_default=False)]=None,
 ):
-    "Make an offline page on which people choose the better of two dances, or rank by their votes."
+    """Make an offline page on which people choose the better of two dances, or rank by their votes.
+
+    audio2pose compare outputs/ours outputs/others --songs songs
+    """
     import json
     if votes:
         for line in ranking_lines(votes, read_key(out/"key.json")): typer.echo(line)

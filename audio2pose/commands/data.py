@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .base import make_app, escape_line
+from .options import option
 from ..core import InputError, atomic, data_folder
 
 # %% ../../nbs/815_commands.data.ipynb #6b281a1d
@@ -26,12 +27,15 @@ app = make_app("Fetch, make, prepare and check data.")
 def synth(
     folder:Annotated[Path|None, typer.Argument(help="Where the tree goes.", show_default="DATA/synthetic")]=None,
     sequences:Annotated[int, typer.Option(min=1, help="How many dances.")]=60,
-    seconds:Annotated[float, typer.Option(help="Length of each, s.")]=30.,
-    seed:Annotated[int, typer.Option(min=0, help="The whole set follows from it.")]=0,
+    seconds:Annotated[float, option("seconds", "Of the songs, with --official.")]=30.,
+    seed:Annotated[int, option("seed", "The whole set follows from it.", min=0)]=0,
     official:Annotated[bool, typer.Option("--official", help="Official names, splits and lengths; --seconds is the length of the songs.")]=False,
-    workers:Annotated[int, typer.Option(min=1, help="Processes.")]=1,
+    workers:Annotated[int, option("workers", min=1)]=1,
 ):
-    "Make a synthetic AIST++. Composes songs and choreographs dances; a second call makes only what is missing."
+    """Make a synthetic AIST++. Composes songs and choreographs dances; a second call makes only what is missing.
+
+    audio2pose data synth --sequences 20 --workers 2
+    """
     from audio2pose.data.synthetic import synthesise, synthesise_official
     folder = folder or data_folder()/"synthetic"
     names = (synthesise_official if official else synthesise)(folder, sequences, seed, seconds, workers)
@@ -89,23 +93,26 @@ def unpack_all(
 def download(
     folder:Annotated[Path|None, typer.Argument(help="Where the data set goes.", show_default="DATA/aist")]=None,
     accept_terms:Annotated[bool, typer.Option("--accept-terms", help="You have read and accept the terms of the AIST Dance Video Database.")]=False,
-    genre:Annotated[str, typer.Option(help="Genre code such as LH, or all.")]="LH",
+    genre:Annotated[str, option("genre")]="LH",
     what:Annotated[str, typer.Option(help="annotations, videos, music; several with commas.")]="annotations,videos",
     views:Annotated[str, typer.Option(help="Cameras, 1 to 9, or all.")]="1",
     limit:Annotated[int|None, typer.Option(min=1, help="At most so many videos.")]=None,
     jobs:Annotated[int, typer.Option(min=1, max=16, help="Files at a time.")]=4,
-    rate:Annotated[float|None, typer.Option(min=.001, help="At most so many MB a second.", show_default="no limit")]=None,
+    rate:Annotated[float|None, typer.Option("--limit-rate", min=.001, help="At most so many MB a second.", show_default="no limit")]=None,
     tries:Annotated[int, typer.Option(min=1, help="Attempts at each file.")]=5,
     pause:Annotated[float, typer.Option(min=0, help="Before the second attempt, s; doubles each time.")]=1.,
     base:Annotated[str|None, typer.Option(help="Address below which the videos lie.")]=None,
     list_url:Annotated[str|None, typer.Option("--list", help="Address or file of the list of videos.")]=None,
-    archive:Annotated[list[Path]|None, typer.Option("--from", help="Archive that is here already, instead of the network; may be repeated.")]=None,
+    archive:Annotated[list[Path]|None, option("from", flags=("--from",))]=None,
     sources:Annotated[Path|None, typer.Option(help="JSON list of places, tried in order.", show_default="the package's")]=None,
     annotations_url:Annotated[list[str]|None, typer.Option(help="Address of an archive; may be repeated.")]=None,
     music_base:Annotated[str|None, typer.Option(help="Address below which the songs lie.")]=None,
     checksums:Annotated[Path|None, typer.Option(help="File of SHA-256 sums, as sha256sum writes them.")]=None,
 ):
-    "Download AIST++. Resumes where it was stopped; needs --accept-terms."
+    """Download AIST++. Resumes where it was stopped; needs --accept-terms.
+
+    audio2pose data download --accept-terms --genre LH --views 1
+    """
     from audio2pose.data import download as web
     from audio2pose.data.aist import parse_genre
     folder = folder or data_folder()/"aist"
@@ -142,20 +149,23 @@ def print_prepare_report(
 @app.command("prepare")
 def prepare(
     source:Annotated[Path|None, typer.Argument(help="The data set: motions, keypoints3d, and wav or videos.", show_default="DATA/aist")]=None,
-    out:Annotated[Path|None, typer.Option("--out", "--output-dir", "--output_dir", help="Where the prepared data goes.", show_default="SOURCE-prepared")]=None,
-    genre:Annotated[str, typer.Option(help="Genre code such as LH, or all.")]="all",
-    videos:Annotated[Path|None, typer.Option("--videos", "--video-dir", "--video_dir", help="Folder of videos.", show_default="SOURCE/videos")]=None,
+    out:Annotated[Path|None, option("out", "A folder.", flags=("--out", "--output-dir", "--output_dir",), show_default="SOURCE-prepared")]=None,
+    genre:Annotated[str, option("genre")]="all",
+    videos:Annotated[Path|None, option("videos", flags=("--videos", "--video-dir", "--video_dir",), show_default="SOURCE/videos")]=None,
     pickles:Annotated[Path|None, typer.Option("--pkl-dir", "--pkl_dir", help="Folder of keypoint pickles.", show_default="SOURCE/keypoints3d, or SOURCE itself")]=None,
-    music:Annotated[Path|None, typer.Option(help="Folder of songs.", show_default="SOURCE/wav")]=None,
+    music:Annotated[Path|None, option("music", show_default="SOURCE/wav")]=None,
     raw:Annotated[bool, typer.Option("--raw", help="Raw triangulated keypoints rather than the smoothed ones.")]=False,
     skip_poses:Annotated[bool, typer.Option("--skip-poses", "--skip_poses", help="No keypoints and motions.")]=False,
     skip_audio:Annotated[bool, typer.Option("--skip-audio", "--skip_audio", help="No wav and features.")]=False,
     skip_beats:Annotated[bool, typer.Option("--skip-beats", "--skip_beats", help="No beats.")]=False,
     overwrite:Annotated[bool, typer.Option("--overwrite", help="Make everything again.")]=False,
     partial:Annotated[bool, typer.Option("--partial", help="Prepare what there is of the set, if it is not whole.")]=False,
-    workers:Annotated[int, typer.Option(min=1, help="Processes.", show_default="all cores")]=os.cpu_count() or 1,
+    workers:Annotated[int, option("workers", min=1, show_default="all cores")]=os.cpu_count() or 1,
 ):
-    "Prepare a data set for training. A second call makes only what is missing."
+    """Prepare a data set for training. A second call makes only what is missing.
+
+    audio2pose data prepare data/aist --genre LH --workers 4
+    """
     from audio2pose.data import prepare as preparation
     source = source or pickles or data_folder()/"aist"
     out = out or prepared_folder(source)
@@ -170,11 +180,14 @@ def prepare(
 @app.command("verify")
 def verify(
     root:Annotated[Path|None, typer.Argument(help="A data set, a prepared folder, or a folder of landmarks, features or rows.", show_default="DATA/aist")]=None,
-    genre:Annotated[str, typer.Option(help="Genre code such as LH, or all.")]="all",
-    as_json:Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]=False,
-    workers:Annotated[int, typer.Option(min=1, help="Processes.", show_default="all cores")]=os.cpu_count() or 1,
+    genre:Annotated[str, option("genre")]="all",
+    as_json:Annotated[bool, option("json", flags=("--json",))]=False,
+    workers:Annotated[int, option("workers", min=1, show_default="all cores")]=os.cpu_count() or 1,
 ):
-    "Check a data set, and list exactly what to fetch again. Exit code 1 on issues."
+    """Check a data set, and list exactly what to fetch again. Exit code 1 on issues.
+
+    audio2pose data verify data/aist --json
+    """
     from audio2pose.data.aist import parse_genre
     from audio2pose.data.verify import verify as check
     verdict = check(root or data_folder()/"aist", parse_genre(genre), workers, progress=not as_json)
@@ -193,7 +206,10 @@ def inspect(
     picture:Annotated[Path|None, typer.Option(help="Where a picture goes, too: .png, .svg or .pdf.", show_default="none")]=None,
     no_picture:Annotated[bool, typer.Option("--no-picture", help="Words only.")]=False,
 ):
-    "Look into a file: keys, shapes, ranges, frame rate, what its name says, and a picture where you want one."
+    """Look into a file: keys, shapes, ranges, frame rate, what its name says, and a picture where you want one.
+
+    audio2pose data inspect outputs/song-seed0/motion.npz --picture motion.png
+    """
     from audio2pose.data import verify as inspection
     for line in inspection.describe_file(file): typer.echo(escape_line(line))
     if no_picture or picture is None: return
@@ -217,15 +233,16 @@ def print_fetched(
 
 # %% ../../nbs/815_commands.data.ipynb #f697701a
 def print_unpacked(
-    archive:Path, # zip or tar of the files
+    archives:list[Path], # zip or tar of the files
     folder:Path,
     credit:str,
 ):
-    "Unpack an archive that is here already"
+    "Unpack archives that are here already"
     from audio2pose.data.download import unpack_archive
-    count,refused = unpack_archive(archive, folder)
-    for line in issue_lines({name: [why] for name,why in refused.items()}): typer.echo(line, err=True)
-    typer.echo(f"{count} files in {escape_line(str(folder.absolute()))}\nCredit: {credit}")
+    unpacked = [unpack_archive(archive, folder) for archive in archives]
+    refused = {name: [why] for _,bad in unpacked for name,why in bad.items()}
+    for line in issue_lines(refused): typer.echo(line, err=True)
+    typer.echo(f"{sum(count for count,_ in unpacked)} files in {escape_line(str(folder.absolute()))}\nCredit: {credit}")
     if refused: raise typer.Exit(1)
 
 # %% ../../nbs/815_commands.data.ipynb #b6d4f7e1
@@ -233,10 +250,13 @@ def print_unpacked(
 def cmu(
     folder:Annotated[Path|None, typer.Argument(help="Where the files go.", show_default="DATA/cmu")]=None,
     subjects:Annotated[str|None, typer.Option(help="Numbers with commas.", show_default="all that dance")]=None,
-    archive:Annotated[Path|None, typer.Option("--from", help="Archive of the files, instead of the network.")]=None,
-    address:Annotated[str|None, typer.Option(help="Address below which the subjects lie.")]=None,
+    archive:Annotated[list[Path]|None, option("from", flags=("--from",))]=None,
+    address:Annotated[str|None, option("address")]=None,
 ):
-    "Download the dances of the CMU motion capture database: salsa, modern, ballet, Charleston. Resumes where it was stopped."
+    """Download the dances of the CMU motion capture database: salsa, modern, ballet, Charleston. Resumes where it was stopped.
+
+    audio2pose data cmu --subjects 60,61
+    """
     from audio2pose.data import cmu as source
     folder = folder or data_folder()/"cmu"
     typer.echo(source.TERMS)
@@ -251,11 +271,14 @@ def cmu(
 @app.command("g1")
 def g1(
     folder:Annotated[Path|None, typer.Argument(help="Where the files go.", show_default="DATA/g1")]=None,
-    kind:Annotated[str, typer.Option(help="dance, karate, bonus or all.")]="all",
-    archive:Annotated[Path|None, typer.Option("--from", help="Archive of the files, instead of the network.")]=None,
-    address:Annotated[str|None, typer.Option(help="Address below which the folders lie.")]=None,
+    kind:Annotated[str, typer.Option("--part", help="dance, karate, bonus or all.")]="all",
+    archive:Annotated[list[Path]|None, option("from", flags=("--from",))]=None,
+    address:Annotated[str|None, option("address")]=None,
 ):
-    "Download the captures of G1 Moves, held against their hashes. Resumes where it was stopped."
+    """Download the captures of G1 Moves, held against their hashes. Resumes where it was stopped.
+
+    audio2pose data g1 --part dance
+    """
     from audio2pose.data import g1 as source
     folder = folder or data_folder()/"g1"
     typer.echo(source.TERMS)
@@ -266,13 +289,16 @@ def g1(
 @app.command("import")
 def import_clips(
     folder:Annotated[Path, typer.Argument(help="Your clips: BVH, AMC with ASF, glb, G1 csv, npz, AIST++ pkl; subfolders too.")],
-    out:Annotated[Path|None, typer.Option(help="Where the cleaned motions go.", show_default="FOLDER-clean")]=None,
-    cutoff:Annotated[float, typer.Option(min=0, help="Of the Butterworth low-pass, Hz; 0 for none.")]=10.,
+    out:Annotated[Path|None, option("out", "A folder.", show_default="FOLDER-clean")]=None,
+    cutoff:Annotated[float, option("cutoff", "0: none.", min=0)]=10.,
     outlier:Annotated[float, typer.Option(min=0, help="Rotations further from their neighbours are drawn anew, deg; 0: none are.")]=20.,
     slowest:Annotated[float|None, typer.Option(min=20, help="Slowest tempo, beats a minute.", show_default="75, salsa 150")]=None,
     highest:Annotated[float|None, typer.Option("--quickest", min=20, help="Quickest tempo, beats a minute.", show_default="150, salsa 230")]=None,
 ):
-    "Clean your own motion capture: SMPL-24, cut to the dance, beats found. A report says what was done."
+    """Clean your own motion capture: SMPL-24, cut to the dance, beats found. A report says what was done.
+
+    audio2pose data import clips --out clips-clean
+    """
     from audio2pose.data.mocap import Filter, import_folder
     out = out or folder.with_name(f"{folder.absolute().name}-clean")
     report = import_folder(folder, out, Filter(cutoff or None, outlier or None), slowest, highest)

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .base import make_app, escape_line, progress_stages
+from .options import option
 from ..core import InputError, atomic
 
 # %% ../../nbs/820_commands.evaluate.ipynb #863bc3c3
@@ -45,6 +46,8 @@ def evaluate_protocols(
     skip:float|None, # Seed motion, s
     skip_bad:bool,
     seed:int,
+    lines:bool|None=None, # Progress in lines; None: where the output is no terminal
+    quiet:bool=False, # No progress
 )->list: # Evaluation, one for each protocol
     "Load motions and songs, and evaluate under each protocol"
     from audio2pose.engine.workers import Resources, WorkerDiedError, map_items
@@ -52,7 +55,7 @@ def evaluate_protocols(
     from audio2pose.metrics.protocols import find_protocol
     for name in names: find_protocol(name)
     results = []
-    with progress_stages(3) as begin:
+    with progress_stages(3, lines, quiet) as begin:
         made,real,beats,told = load_inputs(motions, reference, music, skip_bad, begin)
         begin(f"scoring under {' and '.join(names)}")
         under = partial(evaluate, made, real, music=beats, skip=skip, skip_bad=skip_bad, seed=seed)
@@ -65,8 +68,10 @@ def evaluate_protocols(
 # %% ../../nbs/820_commands.evaluate.ipynb #ceced95a
 def terminal_table(
     evaluation, # Evaluation
+    quiet:bool=False, # The table alone
 )->str:
     "A table for the terminal, with what must be known to read it"
+    if quiet: return evaluation.to_text()
     notes = [f"  {text}" for text in [*evaluation.warnings, *evaluation.notes]]
     lost = [f"  {text}" for text in evaluation.left_out]
     return "\n".join([evaluation.to_text(), *(["", evaluation.realism.to_text()] if evaluation.realism else []), "", *notes, *(["left out:", *lost] if lost else []), ""])
@@ -90,21 +95,26 @@ app = make_app("Score dances.")
 def evaluate(
     motions:Annotated[Path, typer.Argument(help="Folder of generated dances: .npz, .pkl (AIST++), or joint positions .npy.")],
     reference:Annotated[Path, typer.Option(help="Folder of real dances, in the same formats.")],
-    music:Annotated[Path|None, typer.Option(help="Folder of their songs, named like the dances or like the music in their AIST++ names; without it, no beat alignment.", show_default=False)]=None,
+    music:Annotated[Path|None, option("music", "Named like the dances or like the music in their AIST++ names; without them, no beat alignment.", show_default=False)]=None,
     protocol:Annotated[list[str]|None, typer.Option(help="mint-2021, bailando-2022 or corrected; may be repeated.", show_default="both published ones")]=None,
     skip:Annotated[float|None, typer.Option(min=0, help="Seconds at the beginning of each dance that are seed and not scored; 0 for what `audio2pose dance` writes.", show_default="as in the protocol")]=None,
     skip_bad:Annotated[bool, typer.Option("--skip-bad", help="Leave out dances that cannot be scored, and list them.")]=False,
-    seed:Annotated[int, typer.Option(min=0, help="Of the bootstrap and the baselines.")]=0,
-    as_json:Annotated[bool, typer.Option("--json", help="Print JSON.")]=False,
+    seed:Annotated[int, option("seed", "Bootstrap and baselines.", min=0)]=0,
+    as_json:Annotated[bool, option("json", flags=("--json",))]=False,
     as_markdown:Annotated[bool, typer.Option("--markdown", help="Print Markdown, with the ends of all intervals and the sources.")]=False,
     plot:Annotated[Path|None, typer.Option(help="Also draw the table of each protocol, into this folder.", show_default=False)]=None,
+    quiet:Annotated[bool, option("quiet", "The result is the table.", flags=("--quiet", "-q"))]=False,
+    verbose:Annotated[bool, option("verbose", "A line with its time for each stage, in a terminal too.", flags=("--verbose", "-v"))]=False,
 ):
-    "Score dances against real ones. One table for each published protocol, beside what others have published under it."
+    """Score dances against real ones. One table for each published protocol, beside what others have published under it.
+
+    audio2pose evaluate dances --reference aist/motions --music aist/wav --json
+    """
     if as_json and as_markdown: raise InputError("evaluate: choose --json or --markdown, not both")
     if plot is not None and plot.is_file(): raise InputError(f"{plot}: this is a file; --plot takes a folder")
-    results = evaluate_protocols(motions, reference, music, protocol or ["mint-2021", "bailando-2022"], skip, skip_bad, seed)
+    results = evaluate_protocols(motions, reference, music, protocol or ["mint-2021", "bailando-2022"], skip, skip_bad, seed, verbose or None, quiet)
     if plot is not None: drawn = save_plots(results, plot)
     if as_json: typer.echo(json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False, allow_nan=False))
-    else: typer.echo("\n".join(result.to_markdown() if as_markdown else terminal_table(result) for result in results))
+    else: typer.echo("\n".join(result.to_markdown() if as_markdown else terminal_table(result, quiet) for result in results))
     if plot is not None and not as_json:
         for path in drawn: typer.echo(escape_line(str(path.absolute())))

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .base import escape_line
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/830_commands.landmarks.ipynb #92061123
@@ -140,12 +141,12 @@ def landmark_config(
     ours,seed = options.backend!="mediapipe",options.compat is not None
     storage = storage_for(options.fractions, options.no_score, options.visibility, options.compat)
     threshold = options.threshold if options.threshold is not None else .3 if ours or seed else .5
-    if options.skip and options.rate: raise InputError(f"--skip {options.skip} --rate {options.rate:g}: give one of them")
+    if options.skip and options.rate: raise InputError(f"--skip-by {options.skip} --rate {options.rate:g}: give one of them")
     rate = 24. if seed and options.rate is None and not options.skip else options.rate
-    low,high = parse_range(options.seconds, "--seconds", default_range(options.source, .2, 60))
+    low,high = parse_range(options.seconds, "--seconds-range", default_range(options.source, .2, 60))
     return LandmarkConfig(
         detector=options.detector, pose=options.pose or ("l" if ours else "full"), precision=resolve_precision(options.precision, options.device, options.backend),
-        rate=rate, sampler="counting" if options.skip else options.sampler, skip_by=options.skip or 1, min_seconds=low, max_seconds=high, fps=parse_range(options.fps, "--fps", (24., 60.) if seed else default_range(options.source, 24, 60)),
+        rate=rate, sampler="counting" if options.skip else options.sampler, skip_by=options.skip or 1, min_seconds=low, max_seconds=high, fps=parse_range(options.fps, "--fps-range", (24., 60.) if seed else default_range(options.source, 24, 60)),
         detect_every=options.detect_every, threshold=threshold, low_threshold=min(.2, threshold), containment=1. if seed else .8, people=options.people or ("any" if seed else "fraction"), keypoint_threshold=options.kpt_threshold, use_manifest_boxes=options.boxes,
         layout="seed" if seed else options.points, storage=storage, refine=options.refine, extra_formats=tuple(options.extra_formats or ()), backend=options.backend, max_people=options.max_people, category=options.category)
 
@@ -178,39 +179,42 @@ Source = Annotated[Path, typer.Argument(help="A video, a folder of videos, or a 
 
 def landmarks(
     source:Source,
-    out:Annotated[Path, typer.Option(help="Folder of the landmarks and of ledger.jsonl.")]=Path("landmarks"),
-    videos:Annotated[Path|None, typer.Option(help="Folder of a manifest's videos, unless they lie beside it.")]=None,
+    out:Annotated[Path, option("out", "A folder, of the landmarks and of ledger.jsonl.")]=Path("landmarks"),
+    videos:Annotated[Path|None, option("videos", "Of a manifest, unless they lie beside it.")]=None,
     detector:Annotated[str, typer.Option(help="RTMDet: m, or nano, which is far faster and misses more.")]="m",
     detector_weights:Annotated[str|None, typer.Option(help="A file, or random; without it the published ones are fetched once.")]=None,
     pose:Annotated[str|None, typer.Option(help="RTMW3D: l, or x; MediaPipe: full, or lite or heavy.")]=None,
     pose_weights:Annotated[str|None, typer.Option(help="A file, or random; without it the published ones are fetched once.")]=None,
     category:Annotated[int, typer.Option(min=0, help="Class of the detector that counts, where its file tells several apart, as those of 80 classes do; 0 is a person.")]=0,
-    device:Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]="auto",
+    device:Annotated[str, option("device")]="auto",
     backend:Annotated[str, typer.Option(help="native, mediapipe (33 points), mmpose (MMDetection and MMPose themselves; slow), or auto: those whose weights are here.")]="auto",
-    precision:Annotated[str, typer.Option(help="fp32, bf16, fp16, or auto: bf16 on a GPU.")]="auto",
-    rate:Annotated[float|None, typer.Option(help="Frames per second; without it every frame.")]=None,
-    skip:Annotated[int|None, typer.Option(min=1, help="Take every so many frames, without a rate.")]=None,
+    precision:Annotated[str, option("precision", "auto: bf16 on a GPU.")]="auto",
+    rate:Annotated[float|None, option("rate", "Without it, every frame.")]=None,
+    skip:Annotated[int|None, typer.Option("--skip-by", min=1, help="Take every so many frames, without a rate.")]=None,
     sampler:Annotated[str, typer.Option(help="nearest, or counting as the older extractor.")]="nearest",
     detect_every:Annotated[int, typer.Option(min=1, max=30, help="Detect in every so many frames; where it is doubtful, in all.")]=1,
     kpt_threshold:Annotated[float|None, typer.Option(help="Points of a smaller visibility, 0 to 1, are missing.")]=None,
     threshold:Annotated[float|None, typer.Option(help="Score above which a box is a person; 0.3, with MediaPipe 0.5.")]=None,
     max_people:Annotated[int, typer.Option(min=1, max=10, help="People that MediaPipe looks for; with 1 it is faster and knows of no second one.")]=2,
     people:Annotated[str|None, typer.Option(help="Who may be there besides: any (second person refuses a clip), fraction (up to 5 % of its frames), largest (is followed); fraction unless it is said.")]=None,
-    seconds:Annotated[str|None, typer.Option(help="Shortest and longest clip, as 0.2-60.")]=None,
-    fps:Annotated[str|None, typer.Option(help="Lowest and highest rate of a video, as 24-60.")]=None,
+    seconds:Annotated[str|None, typer.Option("--seconds-range", help="Shortest and longest clip, as 0.2-60.")]=None,
+    fps:Annotated[str|None, typer.Option("--fps-range", help="Lowest and highest rate of a video, as 24-60.")]=None,
     boxes:Annotated[bool, typer.Option("--boxes", help="Use the boxes of WLASL instead of detecting.")]=False,
-    points:Annotated[str, typer.Option(help="wholebody (133), seed (85), body (17), body_feet (23), hands (42), upper (11), or a list such as 0-16,91-132 or body,hands.")]="wholebody",
+    points:Annotated[str, option("points", "Also a list such as 0-16,91-132 or body,hands.")]="wholebody",
     fractions:Annotated[bool, typer.Option("--fractions", help="Coordinates as fractions of the picture's sides.")]=False,
-    visibility:Annotated[bool, typer.Option("--visibility", help="The score between 0 and 1 instead of raw.")]=False,
+    visibility:Annotated[bool, option("visibility", "Instead of the raw one.", flags=("--visibility",))]=False,
     no_score:Annotated[bool, typer.Option("--no-score", help="Three numbers per point instead of four.")]=False,
-    compat:Annotated[str|None, typer.Option(help="seed: all defaults of the older extractor, which are then listed.")]=None,
+    compat:Annotated[str|None, option("compat", "Its defaults are then listed.")]=None,
     refine:Annotated[bool, typer.Option("--refine", help="Places between the network's classes.")]=False,
     extra_formats:Annotated[list[str] | None, typer.Option("--extra-format", help="coco or pose: more files per clip; may be given twice.")]=None,
-    batch:Annotated[int|None, typer.Option(min=1, help="Crops per batch.")]=None,
-    engine:Annotated[str, typer.Option(help="serial, processes or ray.")]="serial",
-    workers:Annotated[int, typer.Option(min=1, help="Of processes or ray.")]=1,
-    gpus:Annotated[int, typer.Option(min=0, help="To deal out among the workers.")]=0,
-    retry:Annotated[list[str] | None, typer.Option(help="Outcomes to try again, such as bad_video; may be given twice.")]=None,
+    batch:Annotated[int|None, option("batch", "Crops of pictures.", min=1)]=None,
+    engine:Annotated[str, option("engine")]="serial",
+    workers:Annotated[int, option("workers", min=1)]=1,
+    gpus:Annotated[int, option("gpus", min=0)]=0,
+    retry:Annotated[list[str] | None, option("retry")]=None,
 ):
-    "People in videos as 3D landmarks. One array and a JSON beside it per clip; a second call does only what is left."
+    """People in videos as 3D landmarks. One array and a JSON beside it per clip; a second call does only what is left.
+
+    audio2pose landmarks video.mp4 --detector nano --rate 30
+    """
     run(SimpleNamespace(**locals()))

@@ -15,6 +15,7 @@ import typer
 
 from .features import load_model, parse_person, parse_size
 from .motion import print_summary
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/832_commands.lift.ipynb #a8280248
@@ -69,19 +70,22 @@ def lifted_lines(
 def lift(
     keypoints:Annotated[Path, typer.Argument(help="Keypoints: landmarks (.npy with its .json), .pkl of AIST++, .npy, .npz, .json of COCO, AlphaPose or MMPose, a folder of OpenPose's, or a folder of such files.")],
     weights:Annotated[str|None, typer.Option(help="MotionBERT's pose network: a file, a name of the model zoo, or random-lite to try things out.")]=None,
-    out:Annotated[Path, typer.Option(help="Folder of the landmarks, motions and films.")]=Path("lifted"),
-    fps:Annotated[float|None, typer.Option(help="Frames per second, where the files do not say.")]=None,
-    size:Annotated[str|None, typer.Option(help="Picture, as 1920x1080, where the files do not say.")]=None,
-    person:Annotated[str|None, typer.Option(help="A track number or largest, where there are several people.")]=None,
-    focal:Annotated[float|None, typer.Option(help="Focal length of the camera in pixels; without it the longer side of the picture, and the path in depth is a guess.")]=None,
-    tilt:Annotated[float, typer.Option(help="How far the camera looks down, in degrees.")]=0.,
-    cutoff:Annotated[float|None, typer.Option(min=.1, help="Smooth the points, in Hz; 6 keeps dance and takes out most of the tremble.")]=None,
-    interpolate_gaps:Annotated[bool, typer.Option(help="Invent poses where nobody is seen for long, instead of refusing the clip.")]=False,
+    out:Annotated[Path, option("out", "A folder, of the landmarks, motions and films.")]=Path("lifted"),
+    fps:Annotated[float|None, option("fps", "Where the files do not say.")]=None,
+    size:Annotated[str|None, option("size", "Of the picture, where the files do not say.")]=None,
+    person:Annotated[str|None, option("person")]=None,
+    focal:Annotated[float|None, option("focal")]=None,
+    tilt:Annotated[float, option("tilt")]=0.,
+    cutoff:Annotated[float|None, option("cutoff", "6 keeps dance and takes out most of the tremble.", min=.1)]=None,
+    interpolate_gaps:Annotated[bool, option("interpolate-gaps")]=False,
     remove_skating:Annotated[bool, typer.Option(help="Fix standing feet.")]=False,
-    film:Annotated[bool, typer.Option(help="Draw the dancer as well.")]=True,
-    device:Annotated[str, typer.Option(help="auto, cpu or cuda.")]="auto",
+    film:Annotated[bool, option("film")]=True,
+    device:Annotated[str, option("device")]="auto",
 ):
-    "Keypoints lifted to 3D by MotionBERT: landmarks with depth, a motion, and a film of it."
+    """Keypoints lifted to 3D by MotionBERT: landmarks with depth, a motion, and a film of it.
+
+    audio2pose lift keypoints --weights motionbert_h36m_finetuned --fps 30 --size 1920x1080
+    """
     from math import radians
     from audio2pose.body.ik import FitOptions
     from audio2pose.data.keypoints import keypoint_files

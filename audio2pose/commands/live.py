@@ -24,6 +24,7 @@ import typer
 from jaxtyping import Float
 
 from .base import make_app
+from .options import option
 from ..core import FPS, SR, InputError
 
 # %% ../../nbs/812_commands.live.ipynb #7eee586e
@@ -288,15 +289,18 @@ app = make_app("Dances live.")
 @app.command()
 def live(
     song:Annotated[str, typer.Argument(help="An audio file; or - for raw sound on standard input, 16-bit little-endian.")],
-    rate:Annotated[int, typer.Option(min=4000, max=384000, help="Of raw sound, samples a second.")]=44100,
+    rate:Annotated[int, typer.Option("--sample-rate", min=4000, max=384000, help="Of raw sound, samples a second.")]=44100,
     channels:Annotated[int, typer.Option(min=1, max=32, help="Of raw sound.")]=1,
-    style:Annotated[str|None, typer.Option(help="A style the dancer was taught.", show_default="the seed decides")]=None,
-    energy:Annotated[float, typer.Option(help="How fast joints move, from 0.25 to 4.")]=1.,
-    seed:Annotated[int, typer.Option(min=0, max=2**32-1, help="Variety.")]=0,
-    port:Annotated[int, typer.Option(min=0, max=65535, help="Of the local address; 0: any that is free.")]=0,
-    browser:Annotated[bool, typer.Option(help="Open a browser.")]=True,
+    style:Annotated[str|None, option("style", show_default="the seed decides")]=None,
+    energy:Annotated[float, option("energy")]=1.,
+    seed:Annotated[int, option("seed", min=0, max=2**32-1)]=0,
+    port:Annotated[int, option("port", "0: any that is free.", min=0, max=65535)]=0,
+    browser:Annotated[bool, option("browser")]=True,
 ):
-    "Dance to a song, or to raw sound, while it plays, on a page of this machine."
+    """Dance to a song, or to raw sound, while it plays, on a page of this machine.
+
+    audio2pose live song.mp3 --style salsa
+    """
     import webbrowser
     from audio2pose.live import LiveDancer, LiveStream
     sound,chunks = (None, input_source(rate, channels)) if song=="-" else song_source(Path(song))

@@ -13,6 +13,7 @@ import typer
 
 from .base import escape_line
 from .features import parse_size
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/831_commands.reduce.ipynb #551bd809
@@ -32,19 +33,22 @@ def print_summary(
 # %% ../../nbs/831_commands.reduce.ipynb #4000ffb0
 def reduce(
     landmarks:Annotated[Path, typer.Argument(help="A folder of landmarks (.npy), or of arrays (T, K, 4), (T, K, 3) or (T, 4K) of other tools.")],
-    out:Annotated[Path, typer.Option(help="Folder of the rows and of ledger.jsonl.")]=Path("rows"),
-    points:Annotated[str, typer.Option(help="seed (85), wholebody (133), body, body_feet, upper, hands, or all.")]="seed",
+    out:Annotated[Path, option("out", "A folder, of the rows and of ledger.jsonl.")]=Path("rows"),
+    points:Annotated[str, option("points", "Or all.")]="seed",
     z:Annotated[bool, typer.Option(help="Depth too; --no-z is REMOVE_Z.")]=True,
-    visibility:Annotated[bool, typer.Option("--visibility", help="The score of every point too.")]=False,
+    visibility:Annotated[bool, option("visibility", "Of every point too.", flags=("--visibility",))]=False,
     mode:Annotated[str, typer.Option(help="xy_isotropic: width and height by the same number, depth by its own; isotropic_3d: all three by the same.")]="xy_isotropic",
-    score:Annotated[float|None, typer.Option(help="Points with a smaller score are missing.")]=None,
+    score:Annotated[float|None, option("score")]=None,
     box_score:Annotated[float|None, typer.Option(help="Points with a smaller score do not stretch the box.")]=None,
     missing:Annotated[str|None, typer.Option(help="What a missing number is: nan, or -999.", show_default="nan")]=None,
-    size:Annotated[str|None, typer.Option(help="Width and height of the picture, as 1920x1080, for arrays of fractions without a sidecar.")]=None,
-    compat:Annotated[str|None, typer.Option(help="seed: the numbers of the older stage.")]=None,
-    workers:Annotated[int, typer.Option(min=1, help="Processes.")]=1,
+    size:Annotated[str|None, option("size", "Of the picture, for arrays of fractions without a sidecar.")]=None,
+    compat:Annotated[str|None, option("compat")]=None,
+    workers:Annotated[int, option("workers", min=1)]=1,
 ):
-    "Landmarks as rows of numbers between 0 and 1, a clip in its box. A second call does only what is left."
+    """Landmarks as rows of numbers between 0 and 1, a clip in its box. A second call does only what is left.
+
+    audio2pose reduce landmarks --points wholebody --no-z
+    """
     from audio2pose.extract.reduction import ReductionConfig, reduce_folder
     config = ReductionConfig(points, mode, not z, score, box_score, missing or ("-999" if compat else "nan"), compat, visibility)
     report = reduce_folder(landmarks, out, config, parse_size(size), workers)

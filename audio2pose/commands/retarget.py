@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .base import escape_line, make_app
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/807_commands.retarget.ipynb #5a9459a5
@@ -34,8 +35,8 @@ app = make_app("From a song to a dancer.")
 def retarget(
     dance:Annotated[Path, typer.Argument(help="A motion: motion.npz of a dance, BVH, glTF, AMC beside its ASF, AIST++'s pkl.")],
     character:Annotated[Path, typer.Argument(help="A rigged character: .glb, .gltf or .vrm, with the names of any tool.")],
-    out:Annotated[Path|None, typer.Option(help="File to write.", show_default="CHARACTER-dancing.glb, or .vrm")]=None,
-    fps:Annotated[float|None, typer.Option(help="Frames per second of the animation.", show_default="the dance's")]=None,
+    out:Annotated[Path|None, option("out", "A file.", show_default="CHARACTER-dancing.glb, or .vrm")]=None,
+    fps:Annotated[float|None, option("fps", "Of the animation.", show_default="the dance's")]=None,
 ):
     """Put a dance on your own character. Its hair, face and clothes stay as they are; the dance becomes its first animation.
 

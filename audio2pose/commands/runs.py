@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from .base import make_app, escape_line
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/840_commands.runs.ipynb #f046efe8
@@ -59,7 +60,7 @@ def print_grid(
     failed = [outcome for outcome in outcomes if outcome.status not in ("done", "kept")]
     typer.echo(f"{len(outcomes)} runs: {sum(outcome.status=='done' for outcome in outcomes)} done, {sum(outcome.status=='kept' for outcome in outcomes)} kept, {len(failed)} failed")
     if report: typer.echo(escape_line(str(report/"run.html")))
-    if failed: raise InputError(f"run: {len(failed)} of {len(outcomes)} runs failed, as said above; mend what is wrong and try again with --retry")
+    if failed: raise InputError(f"run: {len(failed)} of {len(outcomes)} runs failed, as said above; mend what is wrong and try again with --retry-failed")
 
 # %% ../../nbs/840_commands.runs.ipynb #bef05eea
 @app.command()
@@ -68,15 +69,18 @@ def run(
     file:Annotated[str|None, typer.Option("--file", "-f", help="YAML file of parameters, yours or one that comes with the package.")]=None,
     parameter:Annotated[list[str]|None, typer.Option("--parameter", "-p", help="name=value; goes before those of the file.")]=None,
     grid:Annotated[str|None, typer.Option(help="YAML file of a grid: many runs and their report.")]=None,
-    workers:Annotated[int, typer.Option(min=1, help="Runs of a grid at a time.")]=1,
-    engine:Annotated[str|None, typer.Option(help="serial, processes, or ray: where the runs of a grid are done.", show_default="processes if there are several workers")]=None,
-    gpus:Annotated[int, typer.Option(min=0, help="GPUs to deal out among the workers.")]=0,
-    retry:Annotated[bool, typer.Option(help="Try again what failed before; what was killed is always taken up again.")]=False,
-    out:Annotated[Path|None, typer.Option(help="Folder of all runs.", show_default="DATA/runs")]=None,
+    workers:Annotated[int, option("workers", "Runs of a grid.", min=1)]=1,
+    engine:Annotated[str|None, option("engine", show_default="processes if there are several workers")]=None,
+    gpus:Annotated[int, option("gpus", min=0)]=0,
+    retry:Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before; what was killed is always taken up again.")]=False,
+    out:Annotated[Path|None, option("out", "The folder of all runs.", show_default="DATA/runs")]=None,
     timeout:Annotated[float|None, typer.Option(min=1, help="Longest time for a cell, in seconds.", show_default="none")]=None,
     describe:Annotated[bool, typer.Option(help="Only say what the notebook takes.")]=False,
 ):
-    "Run a notebook, or a grid of runs. What was run is kept, and never run twice."
+    """Run a notebook, or a grid of runs. What was run is kept, and never run twice.
+
+    audio2pose run 4_train -p steps=200
+    """
     if grid:
         if notebook or file or parameter: raise InputError("run: a grid file names its notebook and parameters; give only --grid, or only a notebook")
         return print_grid(grid, dict(root=out, workers=workers, engine=engine, retry=retry, timeout=timeout, gpus=gpus))

@@ -16,6 +16,7 @@ import typer
 
 from .base import make_app, escape_line
 from .data import prepared_folder, print_prepare_report
+from .options import option
 from ..core import InputError, data_folder, lock_folder
 from ..train_options import TRAIN_OPTIONS, Option
 
@@ -72,10 +73,13 @@ app = make_app("Train a model.")
 # %% ../../nbs/835_commands.train.ipynb #89d845e7
 def train(
     data:Annotated[Path|None, typer.Argument(help="Prepared folder, its windows, or a tree as `data synth` writes it.", show_default="DATA/synthetic")]=None,
-    out:Annotated[Path, typer.Option(help="Folder of the run; a run that is there is resumed.")]=Path("outputs/train"),
+    out:Annotated[Path, option("out", "The folder of the run; a run that is there is resumed.")]=Path("outputs/train"),
     **options,
 ):
-    "Train a model. Stop it whenever you like, and start it again to go on."
+    """Train a model. Stop it whenever you like, and start it again to go on.
+
+    audio2pose train data/synthetic --steps 2000 --out outputs/train
+    """
     from audio2pose import train as training
     config,source = training.recipe_of(options),data or data_folder()/"synthetic"
     training.resolve_device(options["device"])

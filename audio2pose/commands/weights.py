@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .base import make_app, escape_line
+from .options import option
 from ..core import data_folder
 
 # %% ../../nbs/845_commands.weights.ipynb #3b9729e8
@@ -42,19 +43,25 @@ app = make_app("Which weights there are, what a file is, and how it becomes one 
 
 @app.command("list")
 def list_weights():
-    "List the weights that are shipped, and those that can be fetched by name."
+    """List the weights that are shipped, and those that can be fetched by name.
+
+    audio2pose weights list
+    """
     for line in list_lines(): typer.echo(escape_line(line))
 
 # %% ../../nbs/845_commands.weights.ipynb #dd289b3a
 Source = Annotated[Path, typer.Argument(help="A file of weights, a model folder, or a TensorFlow checkpoint (…/ckpt-N).")]
-Averaged = Annotated[bool, typer.Option("--ema", help="Take the averaged copy of the weights, where the file holds one.")]
+Averaged = Annotated[bool, typer.Option("--averaged", help="Take the averaged copy of the weights, where the file holds one.")]
 
 @app.command()
 def show(
     file:Source,
     ema:Averaged=False,
 ):
-    "Say what a file is, what it was trained on, its hash, and what does not fit."
+    """Say what a file is, what it was trained on, its hash, and what does not fit.
+
+    audio2pose weights show model.safetensors
+    """
     from audio2pose.models.identify import identify
     for line in show_lines(identify(file, ema)): typer.echo(line)
 
@@ -63,10 +70,13 @@ def show(
 def convert(
     file:Source,
     out:Annotated[Path, typer.Argument(help="A folder for a FACT; a file that ends in .safetensors for any other model.")],
-    heads:Annotated[int|None, typer.Option(min=1, help="Attention heads of a FACT whose file does not say it.", show_default="the file's, or ten for the paper's size")]=None,
+    heads:Annotated[int|None, option("heads", min=1, show_default="the file's, or ten for the paper's size")]=None,
     ema:Averaged=False,
 ):
-    "Write weights as this package reads them. Nothing is written unless all of it fits."
+    """Write weights as this package reads them. Nothing is written unless all of it fits.
+
+    audio2pose weights convert ckpt-214501 fact --heads 10
+    """
     from audio2pose.models.identify import convert as converted
     found,written = converted(file, out, heads, ema)
     typer.echo(escape_line(f"{found.match.kind}; {found.trained}"))

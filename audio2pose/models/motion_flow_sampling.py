@@ -38,17 +38,17 @@ def blocks(
     guidance:float=2.5, # 1 = none
 )->Iterator[Float[np.ndarray, "N F"]]: # Features after the context, window by window
     "A dance, one window after another"
-    size,rng = model.config.frames,torch.Generator().manual_seed(seed)
-    last = torch.zeros(0, FEATURES) if context is None else (torch.as_tensor(context)-model.mean)/model.std
+    size,rng,device = model.config.frames,torch.Generator().manual_seed(seed),model.mean.device # The noise is the same on every device
+    last = torch.zeros(0, FEATURES, device=device) if context is None else (torch.as_tensor(context, device=device)-model.mean)/model.std
     total,done,window = len(conditions),len(last),0
     padded = np.concatenate([conditions, np.repeat(conditions[-1:], size, 0)])
     while done<total:
         known,start = len(last),done-len(last)
-        values,given = torch.zeros(1, size, FEATURES),torch.zeros(1, size, FEATURES, dtype=torch.bool)
+        values,given = torch.zeros(1, size, FEATURES, device=device),torch.zeros(1, size, FEATURES, dtype=torch.bool, device=device)
         values[0, :known],given[0, :known] = last,True
-        told,style = torch.from_numpy(padded[start:start+size])[None],torch.tensor([style_index(model, styles[min(window, len(styles)-1)])])
-        x = model.sample(torch.randn(values.shape, generator=rng), told, style, values, given, steps, guidance)[0]
-        yield (x[known:]*model.std+model.mean).numpy()[:total-done]
+        told,style = torch.from_numpy(padded[start:start+size])[None].to(device),torch.tensor([style_index(model, styles[min(window, len(styles)-1)])], device=device)
+        x = model.sample(torch.randn(values.shape, generator=rng).to(device), told, style, values, given, steps, guidance)[0]
+        yield (x[known:]*model.std+model.mean).cpu().numpy()[:total-done]
         done,window,last = start+size,window+1,x[-keep*model.config.beat_frames:]
 
 # %% ../../nbs/422_models.motion_flow_sampling.ipynb #f7b9c346

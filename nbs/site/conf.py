@@ -95,7 +95,14 @@ def write_reference(app):
         write_if_changed(folder/f"{short}.rst", "\n".join(lines))
         pages.append(short)
     for page in set(folder.glob("*.rst"))-{folder/f"{page}.rst" for page in [*pages, "index"]}: page.unlink() # Of a module that is gone
-    write_if_changed(folder/"index.rst", "\n".join(["Reference", "=========", "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {page}" for page in pages), ""]))
+    write_if_changed(folder/"index.rst", "\n".join(["Reference", "=========", "", ".. toctree::", "   :maxdepth: 1", "", "   options", *(f"   {page}" for page in pages), ""]))
+
+
+def write_options(app):
+    "The glossary of all options, from the parsers of the command line"
+    from audio2pose import cli
+    from audio2pose.commands.options import glossary_page
+    write_if_changed(NBS/"reference/options.md", glossary_page(cli.app))
 
 
 def write_if_changed(path, text):
@@ -119,5 +126,6 @@ def make_dance(app):
 
 def setup(app):
     app.connect("builder-inited", write_reference)
+    app.connect("builder-inited", write_options)
     app.connect("builder-inited", make_dance)
     app.connect("autodoc-process-docstring", add_parameters)
