@@ -215,6 +215,5 @@ def landmarks(
 ):
     """People in videos as 3D landmarks. One array and a JSON beside it per clip; a second call does only what is left.
 
-    audio2pose landmarks video.mp4 --detector nano --rate 30
-    """
+    audio2pose landmarks video.mp4 --detector nano --rate 30"""
     run(SimpleNamespace(**locals()))

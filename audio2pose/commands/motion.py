@@ -76,9 +76,10 @@ def landmark_fitter(
         return fit_landmarks(smoothed, replace(options, tilt=camera_tilt(smoothed, options) if angle is None else angle))
     return make
 
-# %% ../../nbs/805_commands.motion.ipynb #f486f4fb
+# %% ../../nbs/805_commands.motion.ipynb #41ad7fe0
 Source = Annotated[Path, typer.Argument(help="Landmarks (.npy with its .json), or a folder of them.")]
 
+# %% ../../nbs/805_commands.motion.ipynb #f486f4fb
 def motion(
     landmarks:Source,
     out:Annotated[Path, typer.Option(help="Folder of the motions, NAME.npz or NAME.pkl.")]=Path("motions"),

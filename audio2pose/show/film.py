@@ -138,7 +138,7 @@ def add_video_stream(
     from fractions import Fraction
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
     stream.width,stream.height,stream.pix_fmt = width,height,"yuv420p"
-    stream.options = {"preset": "superfast", "crf": "20", "threads": "2", "aq-mode": "3"}
+    stream.options = {"preset": "superfast", "crf": "20", "threads": "2", "aq-mode": "3", "x264-params": "b-adapt=0:scenecut=0"} # Nothing is cut in a dance: looking ahead for cuts is a quarter of the work
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = 1 # BT.709
     context.color_range = 1 # Limited
