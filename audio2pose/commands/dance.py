@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['formats', 'dance_files', 'app', 'requested_beats', 'dance_summary', 'demo_song', 'film_size', 'Output',
-           'requested_output', 'write_files', 'fact_generator', 'flow_generator', 'motion_generator', 'make_dance',
-           'list_songs', 'song_folders', 'lines_or_error', 'dance_result', 'print_results', 'dance']
+           'requested_output', 'write_files', 'fact_generator', 'flow_generator', 'placed_dancer', 'motion_generator',
+           'make_dance', 'list_songs', 'song_folders', 'lines_or_error', 'dance_result', 'print_results', 'dance']
 
 # %% ../../nbs/810_commands.dance.ipynb #3011c8a7
 import json
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from .options import option
 
 # %% ../../nbs/810_commands.dance.ipynb #1622bdce
-from .base import make_app, atomic_folder, escape_line, slug, progress_stages
+from .base import make_app, atomic_folder, escape_line, resolve_device, slug, progress_stages
 from .record import RECORD, command_line, write_record
 from ..core import InputError
 
@@ -110,7 +111,7 @@ def requested_output(
     "What the options ask for, or why it cannot be had"
     from audio2pose.show.rigs import rig_names
     names = tuple(dict.fromkeys(name.strip().lower() for name in chosen.split(",") if name.strip()))
-    if not names or (unknown := set(names)-set(formats)): raise InputError(f"--formats {chosen}: give some of {','.join(formats)}")
+    if not names or set(names)-set(formats): raise InputError(f"--formats {chosen}: give some of {','.join(formats)}")
     if fps is not None and not 1<=fps<=240: raise InputError(f"--fps {fps:g}: give 1 to 240 frames per second")
     rig_names(skeleton)
     names = tuple(name for name in names if film or name!="mp4")
@@ -170,6 +171,15 @@ def flow_generator(
     past = generate.check_seed_motion(seed_motion)
     return lambda features,steps: generate.generate_flow_dance(dancer, features, seed, style, energy, steps, past)
 
+# %% ../../nbs/810_commands.dance.ipynb #48ccf8d8
+def placed_dancer(
+    dancer, # FACT or MotionFlow
+    device:str, # "auto": a GPU for a FACT where there is one, and the processor else; or what `resolve_device` takes
+): # The same, there
+    "A model on the device that it is to compute on"
+    from audio2pose.models.fact import FACT
+    return dancer.to(resolve_device("cpu" if device=="auto" and not isinstance(dancer, FACT) else device))
+
 # %% ../../nbs/810_commands.dance.ipynb #ec2c522f
 def motion_generator(
     model:str|None, # For `load_dancer`; None: the shipped one
@@ -178,11 +188,12 @@ def motion_generator(
     energy:float, # Joint speed over the usual one
     seed_motion:Path|None, # A motion file to be continued
     commit:int|None, # Of FACT: frames kept of each prediction; None: up to 10
+    device:str="auto", # See `placed_dancer`
 ): # Features and the beats that are stepped on in, Motion out
     "The model with what is asked of it; what it cannot do is said before anything is computed"
     from audio2pose.generate import load_dancer
     from audio2pose.models.fact import FACT
-    dancer = load_dancer(model)
+    dancer = placed_dancer(load_dancer(model), device)
     if not isinstance(dancer, FACT):
         if commit: raise InputError("dance: --commit is for FACT; add --model fact")
         return flow_generator(dancer, seed, style, energy, seed_motion)
@@ -203,16 +214,17 @@ def make_dance(
     beats:str|None=None, # See `requested_beats`
     bpm:float|None=None,
     first_beat:float|None=None, # s
+    device:str="auto", # See `placed_dancer`
     lines:bool|None=None, # Progress in lines; None: where the output is no terminal
     quiet:bool=False, # No progress
 )->list[str]: # Lines of the summary
     "Generate a dance and write all files"
     from audio2pose.audio import load
     title = "Demo track" if song is None else song.stem
-    options = dict(seed=seed, style=style, energy=energy, seed_motion=seed_motion, model=model, commit=commit, beats=beats, bpm=bpm, first_beat=first_beat)
-    command = command_line("dance", song, options|output.options(), None, dict(energy=1.)|Output().options())
+    options = dict(seed=seed, style=style, energy=energy, seed_motion=seed_motion, model=model, commit=commit, beats=beats, bpm=bpm, first_beat=first_beat, device=device)
+    command = command_line("dance", song, options|output.options(), None, dict(energy=1., device="auto")|Output().options())
     song = song or demo_song(scratch)
-    audio_data,perform = load(song),motion_generator(model, seed, style, energy, seed_motion, commit)
+    audio_data,perform = load(song),motion_generator(model, seed, style, energy, seed_motion, commit, device)
     chosen = requested_beats(beats, bpm, first_beat, len(audio_data[0])/audio_data[1])
     with progress_stages(4+("mp4" in output.formats), lines, quiet) as begin:
         begin("listening")
@@ -297,25 +309,26 @@ def print_results(
 @app.command()
 def dance(
     songs:Annotated[list[Path]|None, typer.Argument(metavar="[SONG]...", help="Any audio or video files of 1 s to 10 min, or folders of them; the demo track if left out.", show_default=False)]=None,
-    out:Annotated[Path|None, typer.Option(help="Folder for the results; of several songs, the folder of their folders.", show_default="outputs/SONG-seedN")]=None,
-    seed:Annotated[int, typer.Option(min=0, max=2**32-1, help="Another seed, another dance; the same seed, the same bytes.")]=0,
-    style:Annotated[str|None, typer.Option(help="A style the dancer was taught, such as salsa or street, or an AIST++ code: BR PO LO MH LH HO WA KR JS JB.", show_default="the seed decides")]=None,
-    energy:Annotated[float, typer.Option(help="How fast joints move: 1 as usual, 0.25 to 4.")]=1.,
+    out:Annotated[Path|None, option("out", "A folder; of several songs, the folder of their folders.", show_default="outputs/SONG-seedN")]=None,
+    seed:Annotated[int, option("seed", "Another seed, another dance; the same seed, the same bytes on one kind of processor.", min=0, max=2**32-1)]=0,
+    style:Annotated[str|None, option("style", "AIST++ codes are BR PO LO MH LH HO WA KR JS JB.", show_default="the seed decides")]=None,
+    energy:Annotated[float, option("energy")]=1.,
     seed_motion:Annotated[Path|None, typer.Option(help="A motion to continue: BVH, AMC beside its ASF, glTF, npz, pkl; half a second or more.", show_default=False)]=None,
-    model:Annotated[str|None, typer.Option(help="fact, or a model folder, file, or hub name owner/name.", show_default="the shipped dancer")]=None,
+    model:Annotated[str|None, option("model", "Or fact, the shipped FACT.", show_default="the shipped dancer")]=None,
     commit:Annotated[int|None, typer.Option(min=1, help="With FACT: frames kept of each prediction; 1 is exact, more is faster.", show_default="10")]=None,
-    chosen:Annotated[str, typer.Option("--formats", help="What to write, with commas: html (a page), mp4, bvh, glb, vrma (VRM avatars), npz.")]="html,mp4,bvh,glb,npz",
-    film:Annotated[bool, typer.Option(help="Write the mp4.")]=True,
+    chosen:Annotated[str, option("formats", "html (a page), mp4, bvh, glb, vrma (VRM avatars), npz.", flags=("--formats",))]="html,mp4,bvh,glb,npz",
+    film:Annotated[bool, option("film")]=True,
     skeleton:Annotated[str, typer.Option(help="Names and rest pose of BVH and glTF: mixamo, vrm, smpl, unity or audio2pose.")]="mixamo",
-    fps:Annotated[float|None, typer.Option(help="Frames per second of motions and film.", show_default="60")]=None,
-    size:Annotated[str, typer.Option(help="Of the film, in pixels.")]="1280x720",
+    fps:Annotated[float|None, option("fps", "Of motions and film.", show_default="60")]=None,
+    size:Annotated[str, option("size", "Of the film.")]="1280x720",
     loop:Annotated[bool, typer.Option(help="Cut motions (not page and film) to whole bars whose end meets their beginning.")]=False,
-    beats:Annotated[str|None, typer.Option(help="Beats to dance to: a file (JSON, or a time a line), or the tracker own, beat-this or librosa.", show_default="the best tracker there is")]=None,
+    beats:Annotated[str|None, option("beats", "To dance to.", show_default="the best tracker there is")]=None,
     bpm:Annotated[float|None, typer.Option(help="A steady tempo to dance to, beats per minute.", show_default="tracked")]=None,
     first_beat:Annotated[float|None, typer.Option(help="Time of the first beat of --bpm, s.", show_default="0")]=None,
-    quiet:Annotated[bool, typer.Option("--quiet", "-q", help="Say only where the result is, and errors.")]=False,
-    verbose:Annotated[bool, typer.Option("--verbose", "-v", help="A line with its time for each stage, in a terminal too.")]=False,
-    as_json:Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]=False,
+    device:Annotated[str, option("device", "auto: the processor for the shipped dancer, which gives the same bytes on every run; for a FACT a GPU where there is one.")]="auto",
+    quiet:Annotated[bool, option("quiet", flags=("--quiet", "-q",))]=False,
+    verbose:Annotated[bool, option("verbose", "A line with its time for each stage, in a terminal too.", flags=("--verbose", "-v",))]=False,
+    as_json:Annotated[bool, option("json", flags=("--json",))]=False,
 ):
     """Dance to SONG. Writes a page to play in the browser, a film, BVH, glTF and the raw motion.
 
@@ -323,7 +336,7 @@ def dance(
     """
     output = requested_output(chosen, film, skeleton, fps, size, loop)
     def make(song, folder):
-        with atomic_folder(folder, dance_files) as scratch: return make_dance(song, scratch, model, seed, style, energy, seed_motion, commit, output, beats, bpm, first_beat, verbose or None, quiet)
+        with atomic_folder(folder, dance_files) as scratch: return make_dance(song, scratch, model, seed, style, energy, seed_motion, commit, output, beats, bpm, first_beat, device, verbose or None, quiet)
     if songs is None or (len(songs)==1 and not songs[0].is_dir()):
         song = songs[0] if songs else None
         folder = out or Path("outputs")/f"{slug(song.stem) if song else 'demo'}-seed{seed}"

@@ -15,6 +15,7 @@ import typer
 
 from .base import atomic_folder, escape_line, make_app, progress_stages
 from .dance import Output, dance_files, dance_summary, requested_beats, write_files
+from .options import option
 from .record import command_line, read_dance, write_record
 from ..core import InputError
 
@@ -226,7 +227,7 @@ app = make_app("Edits a dance.")
 @app.command()
 def edit(
     dance:Annotated[Path, typer.Argument(help="Folder that audio2pose dance or edit wrote; it is only read.")],
-    out:Annotated[Path|None, typer.Option(help="New folder for the edited dance.", show_default="DANCE-edit1, 2, …")]=None,
+    out:Annotated[Path|None, option("out", "A new folder.", show_default="DANCE-edit1, 2, …")]=None,
     reroll:Annotated[bool, typer.Option("--reroll", help="Dance --bars anew; the rest stays to the byte.")]=False,
     keyframe:Annotated[list[str]|None, typer.Option(help="Meet a pose: TIME=FILE or TIME=FILE@SECONDS, the time in seconds or as BAR:BEAT; may be given several times.", show_default=False)]=None,
     insert:Annotated[Path|None, typer.Option(help="Dance into this motion and out again; see --at and --gap.", show_default=False)]=None,
@@ -240,16 +241,19 @@ def edit(
     joints:Annotated[list[str]|None, typer.Option(help="With --combine: joints to take.", show_default="arms")]=None,
     at:Annotated[str|None, typer.Option(help="With --insert: when it begins, in seconds or as BAR:BEAT.", show_default=False)]=None,
     gap:Annotated[float, typer.Option(min=.5, max=64, help="With --insert: beats before and after it that are danced anew.")]=4.,
-    seed:Annotated[int, typer.Option(min=0, max=2**32-1, help="Variety of what is danced anew.")]=0,
-    style:Annotated[str|None, typer.Option(help="Style of what is danced anew.", show_default="the seed decides")]=None,
-    energy:Annotated[float, typer.Option(help="How fast joints move in what is danced anew: 0.25 to 4.")]=1.,
+    seed:Annotated[int, option("seed", "Variety of what is danced anew.", min=0, max=2**32-1)]=0,
+    style:Annotated[str|None, option("style", "Of what is danced anew.", show_default="the seed decides")]=None,
+    energy:Annotated[float, option("energy", "In what is danced anew.")]=1.,
     strength:Annotated[float, typer.Option(help="1 dances anew, less stays closer to what was.")]=1.,
     song:Annotated[Path|None, typer.Option(help="The song of the dance, if its folder does not say it.", show_default=False)]=None,
-    beats:Annotated[str|None, typer.Option(help="Its beats: a file or a tracker.", show_default="those of the dance")]=None,
-    model:Annotated[str|None, typer.Option(help="A MotionFlow: folder or file.", show_default="the shipped dancer")]=None,
-    film:Annotated[bool, typer.Option(help="Also write an mp4.")]=True,
+    beats:Annotated[str|None, option("beats", "Of the dance.", show_default="those of the dance")]=None,
+    model:Annotated[str|None, option("model", "A MotionFlow.", show_default="the shipped dancer")]=None,
+    film:Annotated[bool, option("film")]=True,
 ):
-    "Edit a dance: bars anew, keyframes, in-betweening, joints, mirror, another song, energy, path. Writes a new folder."
+    """Edit a dance: bars anew, keyframes, in-betweening, joints, mirror, another song, energy, path. Writes a new folder.
+
+    audio2pose edit outputs/song-seed0 --reroll --bars 9-16 --seed 3
+    """
     from audio2pose.infilling import EditOptions
     given = {name: value for name,value in locals().items() if name not in ("EditOptions", "dance", "out")}
     request = Request(reroll, keyframe or [], insert, combine, mirror, retime, energy_curve, path, bars, keep or [], joints or [], at, gap)

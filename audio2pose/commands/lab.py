@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .base import make_app, print_error
+from .options import option
 from ..core import InputError, asset, atomic, data_folder, require
 
 # %% ../../nbs/850_commands.lab.ipynb #a5146516
@@ -115,12 +116,15 @@ app = make_app("Opens JupyterLab.")
 @app.command()
 def lab(
     folder:Annotated[Path|None, typer.Argument(help="Where your copies of the guides and lessons are.", show_default="DATA/guides")]=None,
-    browser:Annotated[bool, typer.Option(help="Open a browser.")]=True,
-    port:Annotated[int|None, typer.Option(min=1, max=65535, help="Of the server.", show_default="8888 or the next free one")]=None,
+    browser:Annotated[bool, option("browser")]=True,
+    port:Annotated[int|None, option("port", min=1, max=65535, show_default="8888 or the next free one")]=None,
     copy_only:Annotated[bool, typer.Option(help="Copy guides and lessons and start nothing.")]=False,
     option:Annotated[list[str]|None, typer.Option("--option", help="One more option for JupyterLab, such as --option=--allow-root.")]=None,
 ):
-    "Open JupyterLab on the tour. Your copies of guides and lessons are kept."
+    """Open JupyterLab on the tour. Your copies of guides and lessons are kept.
+
+    audio2pose lab --no-browser --port 8899
+    """
     folder = (folder or data_folder()/"guides").absolute()
     if not copy_only: check_requirements()
     new = copy_guides(folder)

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from .options import option
 from ..core import InputError
 
 # %% ../../nbs/805_commands.motion.ipynb #dd10781f
@@ -82,23 +83,27 @@ Source = Annotated[Path, typer.Argument(help="Landmarks (.npy with its .json), o
 # %% ../../nbs/805_commands.motion.ipynb #f486f4fb
 def motion(
     landmarks:Source,
-    out:Annotated[Path, typer.Option(help="Folder of the motions, NAME.npz or NAME.pkl.")]=Path("motions"),
-    focal:Annotated[float|None, typer.Option(help="Focal length of the camera in pixels; without it the longer side of the picture, and the path in depth is a guess.")]=None,
-    tilt:Annotated[float|None, typer.Option(help="How far the camera looks down, in degrees; without it as the person's stance says.")]=None,
-    start:Annotated[float|None, typer.Option(help="Begin here, in seconds of the video.")]=None,
-    end:Annotated[float|None, typer.Option(help="End here.")]=None,
+    out:Annotated[Path, option("out", "A folder of motions, NAME.npz or NAME.pkl; or of films.")]=Path("motions"),
+    focal:Annotated[float|None, option("focal")]=None,
+    tilt:Annotated[float|None, option("tilt", "Without it, as the person's stance says.")]=None,
+    start:Annotated[float|None, option("begin", "Of the video.", flags=("--begin",))]=None,
+    end:Annotated[float|None, option("end", "Of the video.")]=None,
     smooth:Annotated[str, typer.Option(help="Filter of the points and its frequency in Hz: gaussian:6, which keeps dance and takes out most of the tremble, butterworth:6, or none.")]="gaussian:6",
-    score:Annotated[float, typer.Option(help="Points with a smaller raw score count as missing.")]=0.,
-    interpolate_gaps:Annotated[bool, typer.Option(help="Invent poses where nobody is seen for long, instead of refusing the clip.")]=False,
+    score:Annotated[float, option("score", "The score is the raw one.")]=0.,
+    interpolate_gaps:Annotated[bool, option("interpolate-gaps")]=False,
     grounded:Annotated[bool, typer.Option(help="The path goes over the feet that stand, and they stand still; otherwise it is as far as the camera can tell.")]=True,
-    kind:Annotated[str, typer.Option(help="npz, or pkl as AIST++ has them (60 frames per second).")]="npz",
+    chosen:Annotated[str, option("formats", "npz, and pkl as AIST++ has them (60 frames per second).", flags=("--formats",))]="npz",
 ):
-    "Joint angles on the SMPL skeleton, by inverse kinematics: a seed motion for dance, or data to train on."
-    if kind not in ("npz", "pkl"): raise InputError(f"--kind {kind}: give npz or pkl")
+    """Joint angles on the SMPL skeleton, by inverse kinematics: a seed motion for dance, or data to train on.
+
+    audio2pose motion landmarks --smooth gaussian:6 --formats npz,pkl
+    """
+    kinds = tuple(dict.fromkeys(chosen.replace(" ", "").split(",")))
+    if set(kinds)-{"npz", "pkl"}: raise InputError(f"--formats {chosen}: give npz or pkl, or both with a comma")
     make = landmark_fitter(focal, tilt, start, end, smooth, score, interpolate_gaps, grounded)
     def fitted(name, clip):
         fit = make(clip)
-        fit.motion.save(out/f"{name}.{kind}")
+        for kind in kinds: fit.motion.save(out/f"{name}.{kind}")
         return repr(fit)
     print_summary(for_each_file(landmarks, fitted), out)
 
@@ -129,12 +134,15 @@ def find_motion(
 def overlay(
     landmarks:Source,
     videos:Annotated[Path, typer.Argument(help="The video they were made from, or the folder it lies in.")],
-    out:Annotated[Path, typer.Option(help="Folder of the films.")]=Path("films"),
+    out:Annotated[Path, option("out", "A folder of motions, NAME.npz or NAME.pkl; or of films.")]=Path("films"),
     dancer:Annotated[Path|None, typer.Option(help="Draw the dancer beside the video: a motion, or the folder in which `audio2pose motion` left them.")]=None,
-    height:Annotated[int, typer.Option(help="Of the films at most, in pixels.")]=720,
+    height:Annotated[int, option("height", "At most.")]=720,
     sound:Annotated[bool, typer.Option(help="Keep the sound of the video.")]=True,
 ):
-    "Films of videos with their landmarks drawn in, for checking by eye."
+    """Films of videos with their landmarks drawn in, for checking by eye.
+
+    audio2pose overlay landmarks videos --dancer motions
+    """
     from audio2pose.show import overlay as drawing
     def filmed(name, clip):
         drawing.overlay(find_video(clip, videos), clip, out/f"{name}.mp4", height=height, sound=sound, motion=find_motion(dancer, name), progress=None)

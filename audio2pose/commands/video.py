@@ -18,6 +18,7 @@ import typer
 
 from .landmarks import landmarks, run
 from .motion import find_video, for_each_file, motion, landmark_fitter, print_summary
+from .options import option
 
 # %% ../../nbs/833_commands.video.ipynb #d49d0be4
 def merged_options(
@@ -28,8 +29,8 @@ def merged_options(
     "Options of several commands as those of one"
     found = {}
     for command in commands:
-        for name,option in signature(command).parameters.items():
-            if name not in without: found.setdefault(name, option.replace(kind=Parameter.KEYWORD_ONLY, default=defaults.get(name, option.default)))
+        for name,parameter in signature(command).parameters.items():
+            if name not in without: found.setdefault(name, parameter.replace(kind=Parameter.KEYWORD_ONLY, default=defaults.get(name, parameter.default)))
     return found
 
 # %% ../../nbs/833_commands.video.ipynb #a9447e03
@@ -79,8 +80,8 @@ def landmark_lifter(
 # %% ../../nbs/833_commands.video.ipynb #89ce39c6
 def write_dancers(
     fitted, # Landmarks → body.ik.Fit
-    film:Annotated[bool, typer.Option(help="Films beside the motion and the page.")]=True,
-    height:Annotated[int, typer.Option(help="Of the films, in pixels.")]=720,
+    film:Annotated[bool, option("film", "Beside the motion and the page.")]=True,
+    height:Annotated[int, option("height")]=720,
     **options, # Of the command
 ):
     "A dancer for every file of landmarks"
@@ -94,13 +95,16 @@ def write_dancers(
 
 # %% ../../nbs/833_commands.video.ipynb #38efd57c
 def video(**options):
-    "A dancer who does what somebody does in a video: points, motion, page, and a film of both side by side."
+    """A dancer who does what somebody does in a video: points, motion, page, and a film of both side by side.
+
+    audio2pose video dancer.mp4 --detector nano --no-film
+    """
     options = {name: option.default for name,option in video.__signature__.parameters.items()}|options
     lifted,make = landmark_lifter(options.pop("lift"), options["device"]),landmark_fitter(**{name: options[name] for name in signature(landmark_fitter).parameters}) # What is wrong with them is said before the work begins
     run(SimpleNamespace(**{name: options[name] for name in signature(landmarks).parameters}|dict(out=options["out"]/"landmarks")))
     write_dancers(lambda clip: make(lifted(clip)), **options)
 
-Out = Annotated[Path, typer.Option(help="Folder of the results, a folder for each clip.")]
+Out = Annotated[Path, option("out", "A folder for each clip, in this one.")]
 Lift = Annotated[str|None, typer.Option(help="Weights of MotionBERT's pose network, whose depth takes the place of the detector's.")]
-video.__signature__ = Signature([*(merged_options(landmarks, motion, write_dancers, without=("out", "landmarks", "kind", "fitted", "options"), people="largest")|
+video.__signature__ = Signature([*(merged_options(landmarks, motion, write_dancers, without=("out", "landmarks", "chosen", "fitted", "options"), people="largest")|
     dict(out=Parameter("out", Parameter.KEYWORD_ONLY, default=Path("video"), annotation=Out), lift=Parameter("lift", Parameter.KEYWORD_ONLY, default=None, annotation=Lift))).values()])
