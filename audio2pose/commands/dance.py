@@ -65,7 +65,7 @@ def demo_song(
     return folder/"song.wav"
 
 # %% ../../nbs/810_commands.dance.ipynb #4402e4a0
-formats = {"html": "dance.html", "mp4": "dance.mp4", "bvh": "dance.bvh", "glb": "dance.glb", "vrma": "dance.vrma", "npz": "motion.npz"} # And the names of their files
+formats = {"html": "dance.html", "mp4": "dance.mp4", "bvh": "dance.bvh", "glb": "dance.glb", "vrma": "dance.vrma", "g1": "g1.csv", "npz": "motion.npz"} # And the names of their files
 
 # %% ../../nbs/810_commands.dance.ipynb #7963ff40
 dance_files = (*formats.values(), RECORD)
@@ -130,13 +130,14 @@ def write_files(
     bar:bool, # Show how far the film is
 ):
     "The dance in every format that was asked for"
-    from audio2pose.show import export, player
+    from audio2pose.show import export, player, robot
     wanted,part = output.formats,output.part(motion, beats)
     begin("writing motions")
     if "npz" in wanted: part.save(folder/"motion.npz")
     if "bvh" in wanted: export.bvh(part, folder/"dance.bvh", skeleton=output.skeleton)
     if "glb" in wanted: export.gltf(part, folder/"dance.glb", skeleton=output.skeleton)
     if "vrma" in wanted: export.vrma(part, folder/"dance.vrma")
+    if "g1" in wanted: robot.g1_csv(part, folder/"g1.csv")
     begin("writing the page")
     if "html" in wanted: player.write_html(motion, folder/"dance.html", song, title, beats.times)
     if "mp4" not in wanted: return
@@ -316,7 +317,7 @@ def dance(
     seed_motion:Annotated[Path|None, typer.Option(help="A motion to continue: BVH, AMC beside its ASF, glTF, npz, pkl; half a second or more.", show_default=False)]=None,
     model:Annotated[str|None, option("model", "Or fact, the shipped FACT.", show_default="the shipped dancer")]=None,
     commit:Annotated[int|None, typer.Option(min=1, help="With FACT: frames kept of each prediction; 1 is exact, more is faster.", show_default="10")]=None,
-    chosen:Annotated[str, option("formats", "html (a page), mp4, bvh, glb, vrma (VRM avatars), npz.", flags=("--formats",))]="html,mp4,bvh,glb,npz",
+    chosen:Annotated[str, option("formats", "html (a page), mp4, bvh, glb, vrma (VRM avatars), g1 (a Unitree robot, csv), npz.", flags=("--formats",))]="html,mp4,bvh,glb,npz",
     film:Annotated[bool, option("film")]=True,
     skeleton:Annotated[str, typer.Option(help="Names and rest pose of BVH and glTF: mixamo, vrm, smpl, unity or audio2pose.")]="mixamo",
     fps:Annotated[float|None, option("fps", "Of motions and film.", show_default="60")]=None,
