@@ -14,6 +14,7 @@ __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learnin
 
 # %% ../nbs/600_train.ipynb #1b9d01f4
 import csv
+import io
 import json
 import math
 import os
@@ -574,10 +575,19 @@ def write_log(
     "Append lines to a log"
     if last is not None: lines = [line for line in read_log(path) if line.get("step", math.inf)<=last]+lines
     new = last is not None or not path.exists()
-    with open(path, "w" if new else "a", newline="") as file:
-        writer = csv.DictWriter(file, log_columns, extrasaction="ignore")
-        if new: writer.writeheader()
-        writer.writerows([{name: f"{value:.8g}" for name,value in line.items()} for line in lines])
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, log_columns, extrasaction="ignore")
+    if new: writer.writeheader()
+    writer.writerows([{name: f"{value:.8g}" for name,value in line.items()} for line in lines])
+    if new:
+        with atomic(path) as scratch: scratch.write_text(text.getvalue(), newline="")
+        return
+    before = path.stat().st_size
+    try:
+        with open(path, "a", newline="") as file: file.write(text.getvalue())
+    except OSError: # The disk is full: no half line
+        os.truncate(path, before)
+        raise
 
 # %% ../nbs/600_train.ipynb #63d1f30b
 def use_onednn(

@@ -1,13 +1,12 @@
 "Hostile inputs: valid files of every kind that is read, and ways to spoil them; used by test_attack.py"
 import copy
-import csv
+import hashlib
 import io
 import json
 import math
 import os
 import pickle
 import random
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
@@ -138,7 +137,7 @@ def deep_versions(target, rng:random.Random, places:int)->Iterator[bytes]:
     for joints in (900, 20_000):
         if (text := deep_skeletons(joints).get(target.name)) is not None: yield text.encode()
     if target.name=="ASF": yield deep_skeletons(900)["ASF in a circle"].encode()
-    if target.name=="glTF": yield from circular_gltf(target.content)
+    if target.name=="glTF" or target.kind=="glb": yield from circular_gltf(target.valid())
 
 
 def replaced(content, path:tuple, odd):
@@ -211,7 +210,22 @@ class Kind:
     "A file format"
     dump:Callable|None # Content → bytes; None: bytes are all there is
 
-KINDS = dict(json=Kind(dump_json), npz=Kind(dump_npz), npy=Kind(dump_npy), pickle=Kind(dump_pickle), torch=Kind(dump_torch), text=Kind(None), bytes=Kind(None))
+def dump_glb(content)->bytes:
+    "A .glb of its description and its numbers"
+    content = content if isinstance(content, dict) else {}
+    text,data = dump_json(content.get("json")),content.get("bin")
+    data = data if isinstance(data, bytes) else str(data).encode("utf-8", "replace")[:1000]
+    text,data = text+b" "*(-len(text)%4),data+bytes(-len(data)%4)
+    return b"glTF"+b"".join(n.to_bytes(4, "little") for n in (2, 28+len(text)+len(data), len(text)))+b"JSON"+text+len(data).to_bytes(4, "little")+b"BIN\0"+data
+
+
+def parsed_glb(data:bytes)->dict:
+    "What `dump_glb` takes"
+    length = int.from_bytes(data[12:16], "little")
+    return dict(json=json.loads(data[20:20+length]), bin=data[28+length:])
+
+
+KINDS = dict(json=Kind(dump_json), glb=Kind(dump_glb), npz=Kind(dump_npz), npy=Kind(dump_npy), pickle=Kind(dump_pickle), torch=Kind(dump_torch), text=Kind(None), bytes=Kind(None))
 
 
 @dataclass
@@ -250,7 +264,6 @@ class Target:
 def reader_targets(folder:Path)->list[Target]:
     "Every reader of the package, with a valid file; `folder` is scratch"
     from audio2pose import audio, beats, landmarks, motion, train
-    from audio2pose.body import retarget
     from audio2pose.data import aist, cmu, download, g1, h36m, keypoints, manifest, mocap, ntu, prepare, verify, windows
     from audio2pose.engine import ledger, runs
     from audio2pose.evaluate import load_clip
@@ -274,7 +287,7 @@ def reader_targets(folder:Path)->list[Target]:
         add(f"inspect {name}", kind, file, content, lambda f, file=file: (verify.describe_file(f/file), draw(verify, f/file)))
     array = (rng.normal(size=(20, 133, 4))*[100, 100, .1, 1]+[300, 200, 0, 4]).astype("f4")
     npy = dump_npy(array)
-    side = landmarks.sidecar_metadata(landmarks.Landmarks(array, np.arange(20)/30, 30, (640, 480), "a", "wholebody", "a.mp4"), array, landmarks.Storage())|dict(sha256=__import__("hashlib").sha256(npy).hexdigest())
+    side = landmarks.sidecar_metadata(landmarks.Landmarks(array, np.arange(20)/30, 30, (640, 480), "a", "wholebody", "a.mp4"), array, landmarks.Storage())|dict(sha256=hashlib.sha256(npy).hexdigest())
     for name,read in (("Landmarks", lambda f: landmarks.Landmarks.load(f/"a.npy")), ("keypoints of landmarks", lambda f: keypoints.read_keypoints(f/"a.npy")), ("reduction", lambda f: reduction.reduce_file(f/"a.npy", f/"out.npy", reduction.ReductionConfig(), (640, 480)))):
         add(f"{name}, sidecar", "json", "a.json", side, read, {"a.npy": npy})
         add(f"{name}, array", "npy", "a.npy", dict(array=array), read, {"a.json": dump_json(side)})
@@ -365,6 +378,113 @@ def reader_targets(folder:Path)->list[Target]:
         file = io.BytesIO()
         soundfile.write(file, wave, 22_050, format=suffix.upper(), **options)
         add(f"song {suffix}", "bytes", f"s.{suffix}", file.getvalue(), lambda f, suffix=suffix: audio.load(f/f"s.{suffix}", 8000))
+    return out+room_targets(folder)
+
+
+def safetensors_with(state, file, title=None)->Callable:
+    "A reader's file whose configuration stands in the header of its weights"
+    from safetensors.torch import save
+    return lambda f: (f/"model.safetensors").write_bytes(save(state, {"config": (f/file).read_text(errors="replace"), **({"model": title} if title else {})}))
+
+
+def room_targets(folder:Path)->list[Target]:
+    "Readers of the later rooms: records, votes, characters, data sets of other people, baselines, checkpoints, MIDI, checksums"
+    from types import SimpleNamespace
+    import soundfile
+    from audio2pose import pairs
+    from audio2pose.commands import compare, record
+    from audio2pose.commands.live import control, parse_wish, stream_pieces
+    from audio2pose.data import aist, download, h36m, midi, mocap, pw3d
+    from audio2pose.live import LiveDancer, LiveStream
+    from audio2pose.models import baselines, beat_network, identify, motion_flow, motion_flow_training, motionbert, published, tensorflow
+    from audio2pose.models.dance_net import DanceNet, DanceNetConfig
+    from audio2pose.models.dance_revolution import DanceRevolution, DanceRevolutionConfig
+    from audio2pose.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+    from audio2pose.motion import Motion
+    from audio2pose.show import character, export
+    rng,out = np.random.default_rng(1),[]
+    add = lambda name, kind, file, content, read, beside=None: out.append(Target(name, kind, file, content, read, beside))
+    motion = Motion(.1*rng.normal(size=(40, 24, 3)), np.tile([0, .95, 0], (40, 1)))
+
+    # Dances and votes
+    motion.save(folder/"motion.npz")
+    whole,clicks = (folder/"motion.npz").read_bytes(),io.BytesIO()
+    soundfile.write(clicks, .3*np.sin(2*np.pi*330*np.arange(16_000)/8000)*(np.arange(16_000)%4000<1000), 8000, format="WAV")
+    told = dict(format=1, version="0.0.1", song="s.wav", beats=[.1, .6, 1.1, 1.6], downbeats=[.1], commands=["audio2pose dance s.wav"], loop=False)
+    add("dance record", "json", "d/dance.json", told, lambda f: record.read_dance(f/"d", None), {"d/motion.npz": whole, "d/s.wav": clicks.getvalue()})
+    key,votes = dict(dancers=dict(A="one", B="two")),dict(study="x", votes=[dict(left="A", right="B", choice=choice) for choice in ("left", "right", "tie", "left")])
+    add("compare key", "json", "key.json", key, lambda f: compare.read_key(f/"key.json"), {"v.json": dump_json(votes)})
+    add("compare votes", "json", "v.json", votes, lambda f: compare.ranking_lines([f/"v.json"], key["dancers"]), {"key.json": dump_json(key)})
+    add("pairs note", "json", "dances.json", dict(seed_seconds=2., made_by="x", dances=["a"], settings="0"), lambda f: pairs.read_note(f))
+    add("song features", "npy", "x.npy", dict(array=rng.normal(size=(300, 35)).astype("f4")), lambda f: pairs.read_song(f/"x.npy"))
+    add("song beats", "json", "beats/gBR_sBM_cAll_d04_mBR0_ch01.json", dict(tempo_bpm=80., beat_times=[.1, .6]), lambda f: aist.load_beats("gBR_sBM_cAll_d04_mBR0_ch01", f))
+    stream = LiveStream(LiveDancer(motion_flow.MotionFlow.from_pretrained()))
+    def wish(f):
+        stream.dancer.style,stream.base = None,1.
+        control(SimpleNamespace(stream=stream), parse_wish((f/"wish.json").read_bytes()))
+    add("live wish", "json", "wish.json", dict(style="salsa", energy=1.5), wish)
+    add("live sound", "bytes", "raw.s16", (3000*np.sin(np.arange(8000))).astype("<i2").tobytes(), lambda f: [list(stream_pieces(io.BytesIO((f/"raw.s16").read_bytes()), 8000, channels)) for channels in (1, 3)])
+
+    # Characters and animations
+    for name,skeleton,suffix in (("mixamo", "mixamo", "glb"), ("vrm", "vrm", "vrm")):
+        export.gltf(motion, folder/f"{name}.glb", skeleton=skeleton)
+        content = parsed_glb((folder/f"{name}.glb").read_bytes())
+        if name=="vrm": content["json"] |= dict(extensionsUsed=["VRMC_vrm"], extensions=dict(VRMC_vrm=dict(specVersion="1.0", humanoid=dict(humanBones={node["name"]: dict(node=k) for k,node in enumerate(content["json"]["nodes"]) if node["name"]!="dancer"}))))
+        short = motion[:6]
+        add(f"character {name}", "glb", f"c.{suffix}", content, lambda f, suffix=suffix: character.retarget_character(short, f/f"c.{suffix}", f/f"out.{suffix}"), {"m.npz": whole})
+        add(f"animation {name}", "glb", "m.glb", content, lambda f: mocap.read_motion(f/"m.glb"))
+        plain = copy.deepcopy(content["json"])
+        plain["buffers"] = [dict(byteLength=len(content["bin"]), uri="numbers.bin")]
+        add(f"character {name} gltf", "json", "c.gltf", plain, lambda f: character.retarget_character(short, f/"c.gltf", f/"out.glb"), {"numbers.bin": content["bin"], "m.npz": whole})
+
+    # Other people's data sets
+    frames = 20
+    person = dict(poses2d=[rng.uniform(1, 500, size=(frames, 3, 18))], poses=[.1*rng.normal(size=(frames, 72))], betas=[np.zeros(10)], cam_poses=np.tile(np.eye(4), (frames, 1, 1)), campose_valid=[np.ones(frames, int)], trans=[np.zeros((frames, 3))])
+    add("3DPW", "pickle", "sequenceFiles/test/x.pkl", person, lambda f: pw3d.read_3dpw(f, "test"))
+    clip = dict(data_input=.1*rng.normal(size=(9, 17, 3)).astype("f4"), data_label=.1*rng.normal(size=(9, 17, 3)).astype("f4"))
+    add("H36M folder", "pickle", "train/h.pkl", clip, lambda f: h36m.read_h36m(f, "train"), {"train/g.pkl": dump_pickle(clip)})
+    add("sources", "json", "sources.json", json.loads(Path(download.asset("aist/sources.json")).read_text()), lambda f: download.load_sources(f/"sources.json"))
+    digest = hashlib.sha256(b"weights").hexdigest()
+    def noted(f):
+        (f/"w.bin").write_bytes(b"weights")
+        return published.check_sha256(f/"w.bin", digest[:8])
+    add("SHA256SUMS", "text", "SHA256SUMS", f"{digest}  w.bin\n{'0'*64}  other.bin\n", noted)
+
+    # MIDI
+    import mido
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=500_000), mido.MetaMessage("time_signature", numerator=4, denominator=4)])
+    for k in range(60): track += [mido.Message("note_on", note=60+k%12, velocity=80, time=0 if k==0 else 20), mido.Message("note_off", note=60+k%12, time=220)]
+    file = io.BytesIO()
+    mido.MidiFile(tracks=[track]).save(file=file)
+    heard = lambda files: [(midi.beats_of(file), midi.excerpt(file, 8., np.random.default_rng(0))) for file in files.values()]
+    add("MIDI", "bytes", "a.mid", file.getvalue(), lambda f: heard(midi.read_midi(f/"a.mid")))
+    lump,name = file.getvalue(),b"D_E1M1\0\0"
+    add("WAD", "bytes", "a.wad", b"PWAD"+(1).to_bytes(4, "little")+(12+len(lump)).to_bytes(4, "little")+lump+(12).to_bytes(4, "little")+len(lump).to_bytes(4, "little")+name, lambda f: heard(midi.read_midi(f/"a.wad")))
+
+    # Weights and checkpoints
+    small = {DanceNet: DanceNetConfig(channels=8, skip=8, dilations=(1, 2), code=4, style=4), DanceRevolution: DanceRevolutionConfig(width=8, heads=2, mlp=8, layers=1, pose=8, hidden=8, cells=2), MotionTransformer: MotionTransformerConfig(bins=8, embed=4, width=8, heads=2, mlp=8, layers=1, audio=8, audio_layers=1, tone=4)}
+    for kind,config in small.items():
+        model = kind(config)
+        optimiser = baselines.make_optimiser(model, model.recipe)
+        model.save_pretrained(folder/kind.__name__)
+        add(f"{kind.__name__} weights", "bytes", "model.safetensors", (folder/kind.__name__/"model.safetensors").read_bytes(), lambda f, kind=kind: kind.from_pretrained(f))
+        put = safetensors_with({name: tensor.contiguous() for name,tensor in model.state_dict().items()}, "config.json", kind.title)
+        add(f"{kind.__name__} config", "json", "config.json", json.loads(json.dumps(asdict(config))), lambda f, kind=kind, put=put: (put(f), kind.from_pretrained(f)))
+        state = dict(key="k", step=3, log=[(3, 1.)], model={name: tensor.numpy() for name,tensor in model.state_dict().items()}, optimiser=optimiser.state_dict())
+        add(f"{kind.__name__} checkpoint", "torch", "checkpoint.pt", state, lambda f, kind=kind, config=config: baselines.load_checkpoint(f/"checkpoint.pt", new := kind(config), baselines.make_optimiser(new, new.recipe), "k"))
+    flow = motion_flow.MotionFlow(motion_flow.MotionFlowConfig(width=24, heads=2, mlp=16, layers=1, styles=("a",)))
+    adam = torch.optim.AdamW(flow.parameters())
+    state = motion_flow_training.training_state(flow, dict(flow.state_dict()), adam, 5, [(1, 2.)])
+    state |= {part: {name: tensor.numpy() for name,tensor in state[part].items()} for part in ("model", "average")}
+    add("MotionFlow checkpoint", "torch", "checkpoint.pt", state, lambda f: motion_flow_training.resumed(f/"checkpoint.pt", new := motion_flow.MotionFlow(flow.config), torch.optim.AdamW(new.parameters())))
+    beat = beat_network.BeatNetwork()
+    add("beat weights", "torch", "b.pt", {name: tensor.numpy() for name,tensor in beat.state_dict().items()}, lambda f: identify.identify(f/"b.pt"))
+    tensorflow.write_bundle(folder/"ckpt-1", {"a": np.arange(6.).reshape(2, 3).astype("f4"), "b/c": np.zeros(4, "f4")})
+    index,data = ((folder/f"ckpt-1.{end}").read_bytes() for end in ("index", "data-00000-of-00001"))
+    add("TensorFlow index", "bytes", "ckpt-1.index", index, lambda f: [np.array(value) for value in tensorflow.TensorBundle(f/"ckpt-1").values()], {"ckpt-1.data-00000-of-00001": data})
+    add("TensorFlow data", "bytes", "ckpt-1.data-00000-of-00001", data, lambda f: [np.array(value) for value in tensorflow.TensorBundle(f/"ckpt-1").values()], {"ckpt-1.index": index})
+    lifter = motionbert.DSTformer(motionbert.DSTformerConfig(width=8, mlp=8, rep=8, depth=1, heads=2, maxlen=9))
+    add("MotionBERT weights", "torch", "l.bin", dict(model_pos={name: tensor.numpy() for name,tensor in lifter.state_dict().items()}), lambda f: motionbert.DSTformer.from_pretrained(f/"l.bin"), {"points.npy": dump_npy(np.concatenate([rng.uniform(100, 400, (12, 17, 2)), np.ones((12, 17, 1))], -1))})
     return out
 
 

@@ -312,6 +312,24 @@ def test_sources_are_tried_until_one_is_whole(tmp_path):
     assert all(file.state!="failed" for file in files) and len(list((tmp_path/"aist"/"motions").iterdir()))==3
 
 
+def test_what_came_first_is_asked_for_again(tmp_path):
+    "Where no hash is published the first download's is noted; another file from the same address is refused, however often it is tried"
+    (tmp_path/"served").mkdir()
+    digits = archive_of(tmp_path/"served"/"set.zip", 2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path/"served")) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        places = (Source("only", f"http://127.0.0.1:{serving.server_port}/set.zip", motions=2),)
+        ask = lambda: fetch_sources(places, tmp_path/"aist", FetchOptions(tries=1), False)
+        assert digits in ask()[3][0]
+        (tmp_path/"aist"/"archives"/"set.zip").unlink()
+        whole = (tmp_path/"served"/"set.zip").read_bytes()
+        archive_of(tmp_path/"served"/"set.zip", 1)
+        for _ in range(2): assert [file.state for file in ask()[2]] in ([], ["failed"]) and not (tmp_path/"aist"/"archives"/"set.zip").exists()
+        (tmp_path/"served"/"set.zip").write_bytes(whole)
+        assert [file.state for file in ask()[2]]==["fetched"]
+        serving.shutdown()
+
+
 def test_lists_of_sources(tmp_path):
     assert load_sources()[0].url.startswith("https://") and max(source.motions for source in load_sources())==1365
     for text in ("{", "[1]", '[{"place": "x"}]', '[{"name": "x", "sha256": "12"}]'):

@@ -130,7 +130,7 @@ def compare(
     """
     import json
     if votes:
-        for line in ranking_lines(votes, read_key(out/"key.json")): typer.echo(line)
+        for line in ranking_lines(votes, read_key(out/"key.json")): typer.echo(escape_line(line))
         return
     from audio2pose.show.compare import all_pairs, blind_names, compare_page, study_data
     if (out/"key.json").exists(): read_key(out/"key.json") # Another file of this name is not replaced

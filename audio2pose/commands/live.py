@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHUNK_SECONDS', 'app', 'song_chunks', 'stream_chunks', 'conceal_stalls', 'throttle', 'song_source', 'input_source',
-           'frame_event', 'Handler', 'LiveServer', 'broadcast', 'run', 'subscribe', 'unsubscribe', 'control',
-           'live_page', 'warm_up', 'serve', 'live']
+           'frame_event', 'LiveWish', 'parse_wish', 'Handler', 'LiveServer', 'broadcast', 'run', 'subscribe',
+           'unsubscribe', 'control', 'live_page', 'warm_up', 'serve', 'live']
 
 # %% ../../nbs/812_commands.live.ipynb #1bc8a084
 import http.server
@@ -13,6 +13,7 @@ import json
 import queue
 import secrets
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,10 +23,12 @@ from typing import Annotated
 import numpy as np
 import typer
 from jaxtyping import Float
+from typing_extensions import TypedDict
 
-from .base import make_app
+from .base import escape_line, make_app
 from .options import option
 from ..core import FPS, SR, InputError
+from ..documents import parse_json
 
 # %% ../../nbs/812_commands.live.ipynb #7eee586e
 CHUNK_SECONDS = .1 # s of sound at a time
@@ -103,7 +106,6 @@ def input_source(
     channels:int,
 )->Iterator:
     "Raw sound from standard input"
-    import sys
     if sys.stdin is None or sys.stdin.isatty(): raise InputError("live: no sound comes in; pipe some, such as: ffmpeg -re -i SONG -f s16le -ac 1 -ar 44100 - | audio2pose live -")
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer) # Without a buffer a read gives what is there, and holds no lock when the process ends
     return throttle(conceal_stalls(stream_chunks(stream, rate, channels)))
@@ -118,6 +120,18 @@ def frame_event(
     from audio2pose.show.player import base64_text, quantised_poses
     frames = dict(first=first, bpm=round(bpm), poses=base64_text(quantised_poses(motion.poses)), trans=base64_text(motion.trans.astype("<f4")))
     return f"data: {json.dumps(frames)}\n\n".encode()
+
+# %% ../../nbs/812_commands.live.ipynb #f144e039
+class LiveWish(TypedDict, total=False):
+    "What a page asks for"
+    style:str|None
+    energy:float
+
+def parse_wish(
+    data:bytes, # JSON
+)->LiveWish:
+    "A wish from outside"
+    return parse_json(data, "live", LiveWish)
 
 # %% ../../nbs/812_commands.live.ipynb #dba17f79
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -148,8 +162,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         if self.route()!="control": return self.reply(b"", code=403)
-        try: self.server.control(json.loads(self.rfile.read(min(1000, int(self.headers.get("Content-Length") or 0)))))
-        except (ValueError, TypeError, AttributeError) as error: return self.reply(str(error).encode(), code=400)
+        try: self.server.control(parse_wish(self.rfile.read(max(0, min(1000, int(self.headers.get("Content-Length") or 0))))))
+        except ValueError as error: return self.reply(str(error).encode(), code=400)
         self.reply(b"")
 
     def send_frames(self): # What is danced from now on
@@ -176,6 +190,10 @@ class LiveServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.token,self.lock = secrets.token_urlsafe(16),threading.Lock()
         self.viewers,self.begun,self.error = [],False,None
         super().__init__(("127.0.0.1", port), Handler)
+
+    def handle_error(self, request, address): # A page that was closed is no error
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError): typer.echo(escape_line(f"live: {type(error).__name__}: {error}"), err=True)
 
     def server_bind(self): # Without asking the network for this machine's name
         socketserver.TCPServer.server_bind(self)

@@ -85,7 +85,7 @@ def run(
         if notebook or file or parameter: raise InputError("run: a grid file names its notebook and parameters; give only --grid, or only a notebook")
         return print_grid(grid, dict(root=out, workers=workers, engine=engine, retry=retry, timeout=timeout, gpus=gpus))
     if notebook is None or describe:
-        for line in parameter_list(notebook) if notebook else notebook_list(): typer.echo(line)
+        for line in parameter_list(notebook) if notebook else notebook_list(): typer.echo(escape_line(line))
         return
     from audio2pose.engine import runs
     path = runs.find_file(notebook, ".ipynb")

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SALSA', 'JOINTS', 'ADDRESS', 'TERMS', 'CREDIT', 'DANCES', 'asf_bone', 'read_asf', 'amc_numbers', 'bone_rotation',
-           'asf_layout', 'skeleton_beside', 'read_amc', 'cmu_joints', 'cmu_files', 'recorded_hashes', 'fetch_cmu']
+           'asf_layout', 'skeleton_beside', 'read_amc', 'cmu_joints', 'cmu_files', 'fetch_cmu']
 
 # %% ../../nbs/210_data.cmu.ipynb #54189323
 import os
@@ -14,9 +14,9 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from ..body.capture import Capture, check_size, joint_map, pose_skeleton
-from ..documents import read_json, read_text
+from ..documents import read_text
 from ..core import InputError
-from .download import FetchResult, RemoteFile, FetchOptions, fetch_all
+from .download import FetchResult, RemoteFile, FetchOptions, fetch_all, recorded_hashes
 from ..skeleton import Skeleton
 
 # %% ../../nbs/210_data.cmu.ipynb #7621aab7
@@ -162,14 +162,6 @@ def cmu_files(
     unknown = [subject for subject in subjects if subject not in DANCES]
     if unknown: raise InputError(f"cmu: subject {unknown[0]} is not among those that dance ({', '.join(DANCES)})")
     return [f"{subject}/{name}" for subject in subjects for name in (f"{subject}.asf", *(f"{subject}_{trial:02}.amc" for trial in DANCES[subject]))]
-
-# %% ../../nbs/210_data.cmu.ipynb #f0e99de6
-def recorded_hashes(
-    folder:str|os.PathLike, # With a `downloads.json`
-)->dict[str, str]: # Address → SHA-256
-    "What the first download of each file was"
-    try: return {entry["url"]: entry["sha256"] for entry in read_json(Path(folder)/"downloads.json") if entry.get("sha256")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError): return {}
 
 # %% ../../nbs/210_data.cmu.ipynb #d7672d61
 def fetch_cmu(

@@ -6,10 +6,10 @@
 __all__ = ['TERMS', 'VIDEOS', 'VIDEO_LIST', 'ANNOTATIONS', 'ALTERNATIVES', 'RETRY_STATUS', 'CHUNK_BYTES', 'FOLDERS',
            'MAX_UNPACKED_BYTES', 'KINDS', 'check_terms', 'RemoteFile', 'video_names', 'RateLimit', 'mp4_issue',
            'content_issue', 'PermanentError', 'TransientError', 'open_at', 'receive', 'fetch_once', 'FetchOptions',
-           'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'remove_empty_folder', 'fetch_all',
-           'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources', 'Selection',
-           'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources', 'download',
-           'read_checksums']
+           'remove_partial', 'FetchResult', 'finalise', 'fetch', 'update_log', 'recorded_hashes', 'remove_empty_folder',
+           'fetch_all', 'safe_path', 'archive_entries', 'extract_entry', 'unpack_archive', 'Source', 'load_sources',
+           'Selection', 'available_names', 'files_to_fetch', 'DownloadReport', 'count_motions', 'fetch_sources',
+           'download', 'read_checksums']
 
 # %% ../../nbs/205_data.download.ipynb #25d22195
 import hashlib
@@ -274,11 +274,20 @@ def update_log(
 ):
     "Add to `downloads.json` what became of each file"
     path = folder/"downloads.json"
-    try: known = {entry["url"]: entry for entry in read_json(path)}
-    except (OSError, ValueError, KeyError, TypeError): known = {}
+    try: known = {entry["url"]: entry for entry in read_json(path, list[dict[str, Any]])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): known = {}
     for result in results:
-        if result.state!="kept" or known.get(result.url, {}).get("state")!="fetched": known[result.url] = asdict(result)
+        before = known.get(result.url, {})
+        if result.state!="kept" or before.get("state")!="fetched": known[result.url] = asdict(result)|dict(sha256=result.sha256 or before.get("sha256", "")) # A hash that was noted once stays
     with atomic(path) as scratch: scratch.write_text(json.dumps(sorted(known.values(), key=lambda entry: str(entry["url"])), indent=1)+"\n")
+
+# %% ../../nbs/205_data.download.ipynb #5b357dc7
+def recorded_hashes(
+    folder:str|os.PathLike, # With a `downloads.json`
+)->dict[str, str]: # Address → SHA-256
+    "What the first download of each file was"
+    try: return {entry["url"]: entry["sha256"] for entry in read_json(Path(folder)/"downloads.json") if entry.get("sha256")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): return {}
 
 # %% ../../nbs/205_data.download.ipynb #aa7b277d
 def remove_empty_folder(folder:Path):
@@ -471,18 +480,19 @@ def fetch_sources(
     progress:bool,
 )->tuple[int, dict[str, str], list[FetchResult], list[str]]: # Files unpacked, entries that were not, downloads, remarks
     "Try one place after the other until the motions are all there"
-    count,rejected,files,notes,promised = 0,{},[],[],max(source.motions for source in sources)
+    count,rejected,files,notes,promised,noted = 0,{},[],[],max(source.motions for source in sources),recorded_hashes(folder)
     for source in sources:
         if not source.url:
             notes.append(f"{source.name}: only a page is known, {source.page}; fetch its archive yourself and give it with --from")
             continue
-        item = RemoteFile(source.url, folder/"archives"/source.url.rsplit("/", 1)[-1], source.sha256 or None)
+        item = RemoteFile(source.url, folder/"archives"/source.url.rsplit("/", 1)[-1], source.sha256 or noted.get(source.url))
         files += fetch_all([item], folder, options, progress)
         if files[-1].state!="failed":
             more,bad = unpack_archive(item.path, folder, progress)
             count,rejected = count+more,rejected|bad
         here = count_motions(folder)
-        notes.append(f"{source.name}: {files[-1].reason or f'{here} motions of {source.motions or promised}'}")
+        first = f"; its SHA-256, {files[-1].sha256}, was not known and is noted in downloads.json for the next time" if files[-1].state=="fetched" and not item.sha256 else ""
+        notes.append(f"{source.name}: {files[-1].reason or f'{here} motions of {source.motions or promised}'}{first}")
         if here>=promised: return count, rejected, [file for file in files if file.state!="failed"], notes
     return count, rejected, files, [*notes, f"{count_motions(folder)} motions of {promised} are here"]
 

@@ -65,6 +65,7 @@ def validated(
     if not (math.isfinite(segment.start) and not math.isnan(segment.end)): return InvalidRow(where, f"{segment.name}: start or end is not a number")
     if segment.start<0: return InvalidRow(where, f"{segment.name}: begins at {segment.start:g} s, before the video")
     if segment.end<=segment.start: return InvalidRow(where, f"{segment.name}: ends at {segment.end:g} s and begins at {segment.start:g} s")
+    if segment.box and not (all(abs(x)<1e5 for x in segment.box) and segment.box[0]<segment.box[2] and segment.box[1]<segment.box[3]): return InvalidRow(where, f"{segment.name}: its box, {', '.join(f'{x:.6g}' for x in segment.box)} px, has no inside")
     return segment
 
 # %% ../../nbs/265_data.manifest.ipynb #ba69c478
@@ -136,6 +137,7 @@ def wlasl_segment(
     gloss:str,
 )->Segment:
     "What an entry of the dictionary says"
+    if not isinstance(entry["video_id"], str|int): raise TypeError("video_id is no name")
     name,fps = str(entry["video_id"]),float(entry.get("fps") or 25)
     first,last = int(entry.get("frame_start", 1)),int(entry.get("frame_end", -1))
     box = tuple(map(float, entry["bbox"])) if len(entry.get("bbox") or ())==4 else None

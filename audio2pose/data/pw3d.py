@@ -52,7 +52,7 @@ def read_people(
     missing = [name for name in wanted if not isinstance(content, dict) or name not in content]
     if missing: raise InputError(f"{path}: no {', '.join(missing)} in it; is this a file of 3DPW's sequenceFiles?")
     try: return [read_person(content, k) for k in range(len(content["poses"]))]
-    except (ValueError, IndexError, TypeError, KeyError) as error: raise InputError(f"{path}: its arrays do not fit one another ({str(error)[:100]}); fetch sequenceFiles.zip again") from None
+    except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error: raise InputError(f"{path}: its arrays do not fit one another ({str(error)[:100]}); fetch sequenceFiles.zip again") from None
 
 # %% ../../nbs/264_data.pw3d.ipynb #0ae427e9
 class MeshClips(NamedTuple):

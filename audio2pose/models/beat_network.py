@@ -5,21 +5,25 @@
 # %% auto #0
 __all__ = ['STEM_CHANNELS', 'BEAT_BIAS', 'TARGET_HALF_WIDTH', 'BEAT_WEIGHT', 'DOWNBEAT_WEIGHT', 'MAX_STRETCH', 'MAX_SHIFT',
            'EMA_DECAY', 'WARM_UP', 'COOL_DOWN', 'DilatedBlock', 'BeatNetwork', 'targets', 'beat_loss',
-           'augment_spectrogram', 'crop', 'learning_rate', 'draw', 'train_step', 'train', 'save']
+           'augment_spectrogram', 'crop', 'learning_rate', 'draw', 'train_step', 'BeatCheckpoint', 'resume', 'train',
+           'save']
 
 # %% ../../nbs/425_models.beat_network.ipynb #fdbdc14f
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from ..beats import BANDS
 from ..core import FPS, InputError, atomic
-from ..documents import disk_errors
+from ..documents import disk_errors, validated
+from .weights import load_optimiser, load_strict
 
 # %% ../../nbs/425_models.beat_network.ipynb #87c1e056
 class DilatedBlock(nn.Module):
@@ -193,6 +197,26 @@ def train_step(
     optimiser.step()
     return loss.item()
 
+# %% ../../nbs/425_models.beat_network.ipynb #5795ea4b
+class BeatCheckpoint(TypedDict):
+    "Where training was stopped"
+    losses:list[float] # Of each step
+    network:dict[str, Any]
+    average:dict[str, Any]
+    optimiser:dict[str, Any]
+
+def resume(
+    path:str|os.PathLike, # Checkpoint
+    parts:dict, # "network", "average" and "optimiser", filled
+)->list[float]: # Loss of each step so far
+    "Go on from a checkpoint"
+    try: saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error: raise InputError(f"{path}: damaged, cut off or of another network ({type(error).__name__}); delete it to begin anew") from None
+    saved = validated(saved, BeatCheckpoint, str(path))
+    for name in ("network", "average"): load_strict(parts[name], saved[name], str(path))
+    load_optimiser(parts["optimiser"], saved["optimiser"], str(path))
+    return saved["losses"]
+
 # %% ../../nbs/425_models.beat_network.ipynb #dc91baae
 def train(
     songs:list[dict], # As `crop` takes them
@@ -216,11 +240,7 @@ def train(
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-3)
     parts = dict(network=network, average=average, optimiser=optimiser)
     if state and Path(state).exists():
-        try:
-            saved = torch.load(state, weights_only=True)
-            losses = saved["losses"]
-            for name,part in parts.items(): part.load_state_dict(saved[name])
-        except Exception as error: raise InputError(f"{state}: damaged, cut off or of another network ({type(error).__name__}); delete it to begin anew") from None
+        losses = resume(state, parts)
     for step in range(len(losses), steps):
         torch.manual_seed(seed+step)
         for group in optimiser.param_groups: group["lr"] = lr*learning_rate(step, steps)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['limbs', 'feature_weights', 'joint_features', 'context_mask', 'given_mask', 'Windows', 'foot_steps', 'masked_mean',
-           'body_loss', 'flow_loss', 'training_state', 'resumed', 'learning_rate', 'mean_gradients', 'update_average',
-           'fit']
+           'body_loss', 'flow_loss', 'training_state', 'FlowCheckpoint', 'resumed', 'learning_rate', 'mean_gradients',
+           'update_average', 'fit']
 
 # %% ../../nbs/421_models.motion_flow_training.ipynb #e7470e6f
 import math
@@ -14,17 +14,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from ..core import InputError, atomic
-from ..documents import disk_errors
+from ..documents import disk_errors, validated
 from .motion_features import FEATURES, JOINTS, Clip, feature_groups, feet, local_positions
 from .motion_flow import CONDITIONS, MotionFlow, condition, condition_groups
+from .weights import check_state_dict, load_optimiser, load_strict
 from ..skeleton import SMPL_24
 
 # %% ../../nbs/421_models.motion_flow_training.ipynb #0e69878e
@@ -196,6 +200,14 @@ def training_state(
     return dict(model=model.state_dict(), average=average, optimiser=optimiser.state_dict(), step=step, log=log, config=asdict(model.config))
 
 # %% ../../nbs/421_models.motion_flow_training.ipynb #3dd37af5
+class FlowCheckpoint(TypedDict):
+    "From `training_state`"
+    model:dict[str, Any]
+    average:dict[str, Any]
+    optimiser:dict[str, Any]
+    step:Annotated[int, Ge(0)]
+    log:list[Any] # (step, loss)
+
 def resumed(
     checkpoint:str|os.PathLike|None, # From `training_state`
     model:MotionFlow, # Changed in place
@@ -203,11 +215,14 @@ def resumed(
 )->tuple[dict, int, list]: # Averaged weights, steps done, log
     "Where a run was stopped, or its beginning"
     if checkpoint is None or not Path(checkpoint).is_file(): return {name: value.clone() for name,value in model.state_dict().items()}, 0, []
-    try:
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"]), optimiser.load_state_dict(state["optimiser"])
-        return state["average"], state["step"], [tuple(row) for row in state["log"]]
-    except Exception as error: raise InputError(f"{checkpoint}: damaged, cut off or of another model ({type(error).__name__}); delete it to begin anew") from None
+    where,damaged = str(checkpoint),f"{checkpoint}: damaged, cut off or of another model ({{}}); delete it to begin anew"
+    try: state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error: raise InputError(damaged.format(type(error).__name__)) from None
+    state = validated(state, FlowCheckpoint, where)
+    if not all(isinstance(row, (tuple, list)) and row for row in state["log"]): raise InputError(damaged.format("its log"))
+    check_state_dict(model, state["average"], where)
+    load_strict(model, state["model"], where), load_optimiser(optimiser, state["optimiser"], where)
+    return state["average"], state["step"], [tuple(row) for row in state["log"]]
 
 # %% ../../nbs/421_models.motion_flow_training.ipynb #8e59d613
 def learning_rate(

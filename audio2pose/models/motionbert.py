@@ -365,13 +365,16 @@ def infer_config(
     heads:int=8, # Cannot be seen in the tensors
 )->DSTformerConfig:
     "The configuration that a state dict was trained with"
-    needed = ("temp_embed", "joints_embed.weight", "blocks_st.0.mlp_s.fc1.weight", "pre_logits.fc.weight", "head.weight")
+    needed = ("temp_embed", "pos_embed", "joints_embed.weight", "blocks_st.0.mlp_s.fc1.weight", "pre_logits.fc.weight", "head.weight")
     missing = [name for name in needed if name not in state]
     if missing: raise InputError(f"{where}: these are not the weights of a DSTformer (there is no {missing[0]}; the first tensor is {next(iter(state), 'none')}). MotionBERT's own .bin files, MMPose's motionbert .pth files and ours can be loaded")
-    maxlen,width = state["temp_embed"].shape[1::2]
-    depth = 1+max(int(name.split(".")[1]) for name in state if name.startswith("blocks_st."))
-    return DSTformerConfig(width, len(state["blocks_st.0.mlp_s.fc1.weight"]), len(state["pre_logits.fc.weight"]), depth, heads, maxlen,
-                           state["pos_embed"].shape[1], state["joints_embed.weight"].shape[1], len(state["head.weight"]))
+    try:
+        maxlen,width = state["temp_embed"].shape[1::2]
+        depth = 1+max(int(name.split(".")[1]) for name in state if name.startswith("blocks_st."))
+        if depth>100: raise ValueError(f"{depth} blocks")
+        return DSTformerConfig(width, len(state["blocks_st.0.mlp_s.fc1.weight"]), len(state["pre_logits.fc.weight"]), depth, heads, maxlen,
+                               state["pos_embed"].shape[1], state["joints_embed.weight"].shape[1], len(state["head.weight"]))
+    except (ValueError, IndexError, TypeError, AttributeError) as error: raise InputError(f"{where}: its tensors are of no size that a DSTformer has ({str(error)[:80]}); fetch it again") from None
 
 # %% ../../nbs/430_models.motionbert.ipynb #aa1b509a
 random_configs = {"random-full": DSTformerConfig(), "random-lite": DSTformerConfig.lite()}

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from ..core import InputError, atomic, data_folder
+from ..documents import read_text
 
 # %% ../../nbs/398_models.published.ipynb #434243cd
 def file_sha256(
@@ -39,7 +40,7 @@ def recorded_sha256(
 )->dict[str, str]: # File name → 64 hexadecimal digits
     "The hashes noted at first downloads"
     note = Path(folder)/"SHA256SUMS"
-    lines = note.read_text(errors="replace").splitlines() if note.is_file() else []
+    lines = read_text(note, strict=False).splitlines() if note.is_file() else []
     return {found[2]: found[1] for line in lines if (found := re.fullmatch(r"([0-9a-f]{64})  (.+)", line))}
 
 # %% ../../nbs/398_models.published.ipynb #a61dbf5e

@@ -45,7 +45,7 @@ def gltf_errors(
     "A sentence in place of whatever a damaged glTF file does to its readers"
     try: yield
     except InputError as error: raise InputError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, struct.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, OSError, struct.error, RecursionError) as error:
         raise InputError(f"{path}: not a whole glTF file ({type(error).__name__}: {str(error)[:80]}); export it again") from None
 
 def load_character(
