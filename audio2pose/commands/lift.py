@@ -74,7 +74,7 @@ def lift(
     fps:Annotated[float|None, option("fps", "Where the files do not say.")]=None,
     size:Annotated[str|None, option("size", "Of the picture, where the files do not say.")]=None,
     person:Annotated[str|None, option("person")]=None,
-    focal:Annotated[float|None, option("focal")]=None,
+    focal:Annotated[float|None, option("focal", min=1)]=None,
     tilt:Annotated[float, option("tilt")]=0.,
     cutoff:Annotated[float|None, option("cutoff", "6 keeps dance and takes out most of the tremble.", min=.1)]=None,
     interpolate_gaps:Annotated[bool, option("interpolate-gaps")]=False,

@@ -84,7 +84,7 @@ Source = Annotated[Path, typer.Argument(help="Landmarks (.npy with its .json), o
 def motion(
     landmarks:Source,
     out:Annotated[Path, option("out", "A folder of motions, NAME.npz or NAME.pkl; or of films.")]=Path("motions"),
-    focal:Annotated[float|None, option("focal")]=None,
+    focal:Annotated[float|None, option("focal", min=1)]=None,
     tilt:Annotated[float|None, option("tilt", "Without it, as the person's stance says.")]=None,
     start:Annotated[float|None, option("begin", "Of the video.", flags=("--begin",))]=None,
     end:Annotated[float|None, option("end", "Of the video.")]=None,

@@ -206,8 +206,9 @@ class FlowCheckpoint(TypedDict):
     average:dict[str, Any]
     optimiser:dict[str, Any]
     step:Annotated[int, Ge(0)]
-    log:list[Any] # (step, loss)
+    log:list[tuple[int, float]] # (step, loss)
 
+# %% ../../nbs/421_models.motion_flow_training.ipynb #7ebff22d
 def resumed(
     checkpoint:str|os.PathLike|None, # From `training_state`
     model:MotionFlow, # Changed in place
@@ -215,14 +216,11 @@ def resumed(
 )->tuple[dict, int, list]: # Averaged weights, steps done, log
     "Where a run was stopped, or its beginning"
     if checkpoint is None or not Path(checkpoint).is_file(): return {name: value.clone() for name,value in model.state_dict().items()}, 0, []
-    where,damaged = str(checkpoint),f"{checkpoint}: damaged, cut off or of another model ({{}}); delete it to begin anew"
     try: state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error: raise InputError(damaged.format(type(error).__name__)) from None
-    state = validated(state, FlowCheckpoint, where)
-    if not all(isinstance(row, (tuple, list)) and row for row in state["log"]): raise InputError(damaged.format("its log"))
-    check_state_dict(model, state["average"], where)
-    load_strict(model, state["model"], where), load_optimiser(optimiser, state["optimiser"], where)
-    return state["average"], state["step"], [tuple(row) for row in state["log"]]
+    except Exception as error: raise InputError(f"{checkpoint}: damaged, cut off or of another model ({type(error).__name__}); delete it to begin anew") from None
+    state = validated(state, FlowCheckpoint, where := str(checkpoint))
+    check_state_dict(model, state["average"], where), load_strict(model, state["model"], where), load_optimiser(optimiser, state["optimiser"], where)
+    return state["average"], state["step"], state["log"]
 
 # %% ../../nbs/421_models.motion_flow_training.ipynb #8e59d613
 def learning_rate(
