@@ -190,7 +190,7 @@ def landmarks(
     backend:Annotated[str, typer.Option(help="native, mediapipe (33 points), mmpose (MMDetection and MMPose themselves; slow), or auto: those whose weights are here.")]="auto",
     precision:Annotated[str, option("precision", "auto: bf16 on a GPU.")]="auto",
     rate:Annotated[float|None, option("rate", "Without it, every frame.")]=None,
-    skip:Annotated[int|None, typer.Option("--skip-by", min=1, help="Take every so many frames, without a rate.")]=None,
+    skip:Annotated[int|None, typer.Option("--skip-by", "--skip", min=1, help="Take every so many frames, without a rate.")]=None,
     sampler:Annotated[str, typer.Option(help="nearest, or counting as the older extractor.")]="nearest",
     detect_every:Annotated[int, typer.Option(min=1, max=30, help="Detect in every so many frames; where it is doubtful, in all.")]=1,
     kpt_threshold:Annotated[float|None, typer.Option(help="Points of a smaller visibility, 0 to 1, are missing.")]=None,

@@ -72,7 +72,7 @@ def run(
     workers:Annotated[int, option("workers", "Runs of a grid.", min=1)]=1,
     engine:Annotated[str|None, option("engine", show_default="processes if there are several workers")]=None,
     gpus:Annotated[int, option("gpus", min=0)]=0,
-    retry:Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before; what was killed is always taken up again.")]=False,
+    retry:Annotated[bool, typer.Option("--retry-failed", "--retry", help="Try again what failed before; what was killed is always taken up again.")]=False,
     out:Annotated[Path|None, option("out", "The folder of all runs.", show_default="DATA/runs")]=None,
     timeout:Annotated[float|None, typer.Option(min=1, help="Longest time for a cell, in seconds.", show_default="none")]=None,
     describe:Annotated[bool, typer.Option(help="Only say what the notebook takes.")]=False,
