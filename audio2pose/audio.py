@@ -315,15 +315,13 @@ def load(
 @cache
 def import_librosa()->ModuleType:
     "librosa with what it compiles while it is imported, all of it kept on disk; other processes wait meanwhile (numba issue 10128)"
+    from unittest.mock import patch
     import numba
     from filelock import FileLock
-    with FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa-{Path.home().name}.lock"):
-        guvectorize = numba.guvectorize
-        numba.guvectorize = lambda *signature, **options: guvectorize(*signature, **options|dict(cache=True)) # `librosa.beat` asks for one function not to be kept
-        try:
-            import librosa.beat
-            import librosa.core.pitch
-        finally: numba.guvectorize = guvectorize
+    def cached(*signature, make=numba.guvectorize, **options): return make(*signature, **options|dict(cache=True)) # `librosa.beat` asks for one function not to be kept
+    with FileLock(Path(tempfile.gettempdir())/f"audio2pose-librosa-{Path.home().name}.lock"), patch("numba.guvectorize", cached):
+        import librosa.beat
+        import librosa.core.pitch
     return librosa
 
 # %% ../nbs/040_audio.ipynb #e590ce69

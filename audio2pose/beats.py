@@ -515,8 +515,9 @@ def beats_from(
     if isinstance(choice, Beats): return choice
     if choice is None or (isinstance(choice, str) and choice in TRACKERS): return track_with(choice, y, sr)
     if not isinstance(choice, (str, os.PathLike)):
-        try: times = np.asarray(choice, float).reshape(-1)
+        try: times = np.atleast_1d(np.asarray(choice, float))
         except (TypeError, ValueError): raise InputError(f"beats: give Beats, times, a file, or one of {', '.join(TRACKERS)}; got {type(choice).__name__}.") from None
+        if times.ndim>1: raise InputError(f"beats: times are one list, in seconds; got an array of shape {times.shape}.")
         check_beats(times, "beats")
         return Beats(times, np.zeros(0), "given")
     if not Path(choice).exists(): raise InputError(f"beats: {choice} is no file, and no tracker; the trackers are {', '.join(TRACKERS)}.")

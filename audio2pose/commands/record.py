@@ -83,7 +83,9 @@ def recorded_beats(
     "The beats a dance was made to"
     import numpy as np
     from audio2pose.beats import Beats, check_beats
-    try: times,downbeats = (np.array(record[name], float).reshape(len(record[name])) for name in ("beats", "downbeats"))
+    try:
+        times,downbeats = (np.array(record[name], float) for name in ("beats", "downbeats"))
+        if (times.ndim, downbeats.ndim)!=(1, 1): raise ValueError("lists of lists")
     except (TypeError, ValueError, OverflowError): raise InputError(f"{file}: its beats are no times; remove it and give --song") from None
     check_beats(times, str(file))
     check_beats(downbeats, f"{file}, downbeats")
