@@ -133,7 +133,7 @@ def test_half_the_rate_is_the_same_dance(real, made, music, protocol):
     for slow in ({name: m.resample(30) for name,m in made.items()}, {name: JointPositions(m.positions()[::2], 30) for name,m in made.items()}):
         half = evaluate(slow, real, protocol, music, baselines=False, draws=0)
         assert any("resampled from 30" in text for text in half.warnings)
-        for name in ("beat_motion", "beat_music", "skating", "freezing"): assert half.table[0].scores[name].value==pytest.approx(full[name].value, abs=.08)
+        for name in ("beat_motion", "beat_music", "skating", "freezing"): assert half.table[0].scores[name].value==pytest.approx(full[name].value, abs=.12) # Four dances of some thirteen beats: a stop that is found or not is worth .02, and which are found differs a little between processors
         for name in ("dist_g", "fid_g"): assert half.table[0].scores[name].value==pytest.approx(full[name].value, rel=.35)
 
 
