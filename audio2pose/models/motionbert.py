@@ -61,7 +61,7 @@ def is_onednn_usable(
     weight:Tensor,
 )->bool:
     "Whether oneDNN can compute this product: on a processor, without gradients"
-    return has_onednn(x.device) and x.dtype==weight.dtype and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+    return has_onednn(x.device, x.dtype) and x.dtype==weight.dtype and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
 
 # %% ../../nbs/430_models.motionbert.ipynb #b3bad12b
 class Linear(nn.Linear):
