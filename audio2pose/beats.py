@@ -93,8 +93,10 @@ def activations(
 )->Float[np.ndarray, "T 2"]: # 60 per second
     "Probability of a beat, and of a downbeat if there is a beat"
     from scipy.ndimage import maximum_filter1d
-    amplitudes = mel_amplitudes(y)
-    probability = network(log_mel(amplitudes), weights() if parameters is None else parameters)
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(1, "blas"): # Two threads add up in another order
+        amplitudes = mel_amplitudes(y)
+        probability = network(log_mel(amplitudes), weights() if parameters is None else parameters)
     loudness = np.sqrt((amplitudes**2).mean(1))
     sounding = maximum_filter1d(loudness, 2*round(.15*FPS)+1)>1e-3*np.quantile(loudness, .9)
     probability[:,0] *= sounding

@@ -201,7 +201,7 @@ def test_commands(tmp_path):
     assert [path.name for path in (tmp_path/"motions").rglob("*.*")]==["good.npz"] and len(Motion.load(tmp_path/"motions/sub/good.npz"))==20
     code,said = invoke(app, f"overlay {tmp_path/'in'} {tmp_path} --out {tmp_path/'films'}")
     assert code==0 and sorted(path.name for path in (tmp_path/"films").rglob("*.mp4"))==["good.mp4", "nobody.mp4"]
-    for line,reason in ((f"motion {tmp_path/'none'}", "no such file or folder"), (f"motion {tmp_path/'films'}", "no landmarks in it"), (f"motion {tmp_path/'in'} --formats fbx", "give npz or pkl"), (f"motion {tmp_path/'in'} --focal -3", "focal must be"),
+    for line,reason in ((f"motion {tmp_path/'none'}", "no such file or folder"), (f"motion {tmp_path/'films'}", "no landmarks in it"), (f"motion {tmp_path/'in'} --formats fbx", "give npz or pkl"), (f"motion {tmp_path/'in'} --focal -3", "greater than or equal to 1"),
                         (f"motion {tmp_path/'in/sub/good.npy'} --begin 50", "holds 0 frames"), (f"overlay {tmp_path/'in'} {tmp_path/'films'}", "v.mp4 is not there"), (f"overlay {tmp_path/'in/sub'} {tmp_path/'v.mp4'} --height 3", "from 64 to 4320")):
         code,said = invoke(app, f"{line} --out {tmp_path/'other'}")
         assert code==2 and reason in said and "Traceback" not in said, said
