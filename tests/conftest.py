@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT,
 from hypothesis import settings # noqa: E402
 from jaxtyping import install_import_hook # noqa: E402
 
-# The default run tries the same examples every time; `pytest --hypothesis-profile=explore` looks for new ones, and so do the tests marked slow that say so
+# The default run tries the same examples every time; `pytest --hypothesis-profile=explore` looks for new ones, and so do the tests marked explore
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("repeatable")

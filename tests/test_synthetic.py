@@ -56,7 +56,7 @@ any_dance = given(genre=st.sampled_from(list(styles)), seed=st.integers(0, 10**6
 def test_every_dance(genre, seed, bpm, first): check_dance(genre, seed, bpm, first)
 
 
-@pytest.mark.slow
+@pytest.mark.explore
 @settings(max_examples=300, deadline=None, derandomize=False)
 @any_dance
 def test_every_dance_explored(genre, seed, bpm, first): check_dance(genre, seed, bpm, first)
