@@ -8,9 +8,9 @@ __all__ = ['PARSER_ERRORS', 'RUN_LOCK', 'MAX_RUNS', 'notebooks_folder', 'find_fi
            'typed_as', 'typed_as_any', 'resolve_parameters', 'parse_parameters', 'load_parameters', 'imported_files',
            'source_files', 'notebook_code', 'digest', 'RunPlan', 'plan_runs', 'fingerprint', 'data_fingerprints',
            'installed_versions', 'git_commit', 'device_name', 'read_json', 'write_json', 'write_metrics',
-           'write_record', 'manifest', 'execute', 'failure_reason', 'write_html', 'Outcome', 'finish_run', 'timed',
-           'is_current', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid', 'mark_failed', 'finished_outcome',
-           'run_many', 'collect_runs', 'run_grid']
+           'write_record', 'manifest', 'is_not_dead_kernel', 'execute', 'failure_reason', 'write_html', 'Outcome',
+           'finish_run', 'timed', 'is_current', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid', 'mark_failed',
+           'finished_outcome', 'run_many', 'collect_runs', 'run_grid']
 
 # %% ../../nbs/760_engine.runs.ipynb #e4236258
 import ast
@@ -396,6 +396,13 @@ def manifest(
                 device=device_name(str(parameters.get("device", "cpu"))), host=platform.node(), platform=platform.platform(),
                 started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), seconds=0., attempts=1)
 
+# %% ../../nbs/760_engine.runs.ipynb #36c2b0b4
+def is_not_dead_kernel(
+    record:logging.LogRecord, # Of asyncio's logger
+)->bool:
+    "Whether a message is more than that a kernel died, which its run says itself"
+    return not record.exc_info or getattr(record.exc_info[0], "__name__", "")!="DeadKernelError"
+
 # %% ../../nbs/760_engine.runs.ipynb #abd6cb6f
 def execute(
     plan:RunPlan,
@@ -404,6 +411,7 @@ def execute(
 )->str: # Why it failed; empty if it did not
     "Execute a notebook into the folder of its run"
     papermill = import_notebook_tool("papermill")
+    logging.getLogger("asyncio").addFilter(is_not_dead_kernel)
     running = plan.folder/"running.ipynb"
     try:
         with safe_path(): # The kernel must not import from the working folder while it starts
