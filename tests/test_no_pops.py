@@ -52,7 +52,7 @@ def test_seeds_of_synthetic_songs(fact, seed):
 @pytest.mark.parametrize("name", REAL_SONGS)
 def test_seeds_of_real_songs(fact, shared, name):
     features = features_of(*audio.load(shared(f"real/music/{name}.ogg")))[:20*60] # Joins of phrases are what popped: one or two in twenty seconds
-    for seed in range(2): assert largest_step(fact, features, seed)<LIMIT, seed
+    assert largest_step(fact, features, seed=1)<LIMIT # The seed that leapt by 176 degrees
 
 
 # ---- the parts
