@@ -174,8 +174,10 @@ def rig_body(
     body = body or load_body()
     rest = rest_motion(rig.skeleton in ("mixamo", "vrm", "unity"))
     ground = rig.places[0]-rest.trans[0]
-    vertices = skinned_vertices(body, rest)[0]+ground
-    tips = skinned_vertices(Body(**(vars(body)|dict(vertices=body.vertices+.001*body.normals))), rest)[0]+ground
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(1, "blas"): # Two threads add up in another order
+        vertices = skinned_vertices(body, rest)[0]+ground
+        tips = skinned_vertices(Body(**(vars(body)|dict(vertices=body.vertices+.001*body.normals))), rest)[0]+ground
     number = {joint: k for k,joint in enumerate(rig.joints)}
     carriers = np.array([number.get(joint, number.get(SMPL_24.parents[joint])) for joint in range(24)])
     return vertices.astype(float), normalise((tips-vertices).astype(float)), carriers[body.joints]
