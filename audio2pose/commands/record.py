@@ -17,6 +17,9 @@ from .. import __version__
 from ..core import FPS, InputError, atomic
 from ..documents import read_json
 
+RECORD = "dance.json" # In the folder of a dance
+FORMAT = 1 # Of that file
+
 # %% ../../nbs/808_commands.record.ipynb #e83ee652
 def command_line(
     name:str, # Of the command
@@ -36,9 +39,6 @@ def command_line(
     return shlex.join(words if out is None else [*words, "--out", str(out)])
 
 # %% ../../nbs/808_commands.record.ipynb #4274608e
-RECORD = "dance.json" # In the folder of a dance
-FORMAT = 1 # Of that file
-
 def write_record(
     folder:Path,
     song:Path, # Beside the record, or anywhere
