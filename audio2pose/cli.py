@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, live, motion, reduce, retarget, runs, train, video, weights
+from .commands import compare, dance, data, edit, evaluate, features, lab, landmarks, lift, live, motion, page, reduce, retarget, runs, train, video, weights
 from .commands.base import exit_after_stop, handle_signals, make_app, run_cli
 from .commands.options import option
 from .core import InputError, asset, data_folder
@@ -29,6 +29,7 @@ app.command("dance")(dance.dance)
 app.command("edit")(edit.edit)
 app.command("live")(live.live)
 app.command("compare")(compare.compare)
+app.command("page")(page.page)
 app.add_typer(data.app, name="data")
 app.command("retarget")(retarget.retarget)
 app.command("train")(train.with_options(train.train, train.TRAIN_OPTIONS))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audio2pose.cli import run
 from audio2pose.show import player
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
@@ -586,9 +587,12 @@ def test_a_second_press_ends_the_clip(browser, tmp_path):
 
 @pytest.fixture(scope="session")
 def pair_file(tmp_path_factory, song):
-    path = tmp_path_factory.mktemp("pages")/"pair.html"
-    player.write_html([swaying(), swaying(5.)], path, song, names=["slow", "<b>quick</b>"])
-    return path
+    "Made by the command"
+    folder = tmp_path_factory.mktemp("pages")
+    dances = [folder/"slow.npz", folder/"quick.npz"]
+    for path,motion in zip(dances, (swaying(), swaying(5.))): motion.save(path)
+    assert run(["page", *map(str, dances), "--song", str(song), "--names", "slow,<b>quick</b>", "--out", str(folder/"pair.html")])==0
+    return folder/"pair.html"
 
 
 @needs_browser
