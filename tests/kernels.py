@@ -1,82 +1,136 @@
-"""Kernels for lessons: one process imports what lessons import, and is copied for each of them.
+"""Kernels and commands as copies: one process imports what lessons and commands import, and is copied for each of them.
 
-A lesson has a kernel of its own as before: its own namespace, folder, environment and random state. What it does not do again is import
+A copy has a namespace, folder, environment and random state of its own, as a new process has. What it does not do again is import
 torch, librosa, matplotlib and the package with its shapes checked, which took longer than most lessons. Where the system has no cheap
-copy of a process (Windows), or copies badly (macOS), kernels start as everywhere."""
+copy of a process (Windows), or copies badly (macOS), kernels and commands start as everywhere."""
 import importlib
 import json
 import os
 import pkgutil
 import random
+import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 CAN_COPY = sys.platform=="linux"
-HEAVY = ["ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "scipy.signal", "scipy.stats", "scipy.optimize", "nbdev.showdoc", "fastcore.test", "torch"]
+HEAVY = ["ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "scipy.signal", "scipy.stats", "scipy.optimize", "nbdev.showdoc", "fastcore.test", "torch", "torch._dynamo"]
+NOTEBOOK_TOOLS = ["papermill", "papermill.cli", "nbconvert.exporters", "loky"]
 
 
 # ---- the process that is copied
 
-def import_everything():
-    "What lessons import; an extra that is not installed is left to the lesson that needs it"
+def import_everything(checked):
+    "What lessons import, with shapes checked if they are; what commands import if not. An extra that is not installed is left to whoever needs it"
     sys.path.insert(0, str(Path(__file__).parent))
-    from jaxtyping import install_import_hook
-    install_import_hook("audio2pose", "shapes.check")
+    if checked:
+        from jaxtyping import install_import_hook
+        install_import_hook("audio2pose", "shapes.check")
     import audio2pose
     for name in HEAVY+sorted(module.name for module in pkgutil.walk_packages(audio2pose.__path__, "audio2pose.")):
         try: importlib.import_module(name)
         except ImportError: pass
     from audio2pose.audio import import_librosa
+    from audio2pose.engine.runs import import_notebook_tool
     import_librosa()
+    for name in [] if checked else NOTEBOOK_TOOLS: import_notebook_tool(name)
     sys.path.pop(0)
 
 
-def run_kernel(argv, cwd, env):
-    "In the copy: be a kernel, as `python -m ipykernel_launcher` is"
+def become(cwd, env, outputs):
+    "In the copy: a session, folder, environment and random state of its own"
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for descriptor,mode in ((0, os.O_RDONLY), (1, os.O_WRONLY)): os.dup2(os.open(os.devnull, mode), descriptor)
+    for descriptor,path in enumerate((os.devnull, *outputs)): os.dup2(os.open(path, os.O_RDWR), descriptor)
     os.environ.clear()
     os.environ.update(env)
-    os.environ.pop("JPY_PARENT_PID", None) # Its parent is this file's process
     os.chdir(cwd)
     import numpy as np
     random.seed()
     np.random.seed()
+
+
+def end_with(asker):
+    "As a kernel ends when whoever started it has ended"
+    asker.recv(1)
+    os._exit(1)
+
+
+def run_kernel(asker, argv, cwd, env):
+    "Be a kernel, as `python -m ipykernel_launcher` is"
+    become(cwd, env, (os.devnull, os.devnull))
+    os.environ.pop("JPY_PARENT_PID", None) # Its parent is this file's process
+    threading.Thread(target=end_with, args=(asker,), daemon=True).start()
     from ipykernel.kernelapp import IPKernelApp
     sys.argv = [sys.argv[0], *argv]
     IPKernelApp.launch_instance(argv)
 
 
-def serve():
-    "A kernel for each line that is read, until there are no more"
-    import_everything()
+def run_command(asker, argv, cwd, env, outputs, place):
+    "Be `audio2pose` or `papermill`; kernels that it starts are copies, too"
+    become(cwd, env, outputs)
+    factory = KernelProvisionerFactory.instance()
+    factory.provisioners["copy"],factory.default_provisioner_name,CopyProvisioner.kernels = CopyProvisioner,"copy",Kernels(place=place)
+    from papermill.cli import papermill
+
+    from audio2pose.cli import main
+    sys.argv,code = argv,1
+    try: dict(audio2pose=main, papermill=papermill)[Path(argv[0]).name]()
+    except SystemExit as end: code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        for stream in (sys.stdout, sys.stderr): stream.flush()
+        asker.sendall(f"{code}\n".encode())
+
+
+def serve(place, checked):
+    "A copy for each request, until whoever started this process has ended"
+    import_everything(checked)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN) # Whoever has ended is gone
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(place)
+    listener.listen(64)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    while line := sys.stdin.buffer.readline():
-        process = os.fork()
-        if not process: return run_kernel(**json.loads(line))
-        sys.stdout.write(f"{process}\n")
-        sys.stdout.flush()
+    while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [])[0]):
+        asker,_ = listener.accept()
+        request = json.loads(asker.makefile().readline())
+        if not os.fork():
+            listener.close()
+            asker.sendall(f"{os.getpid()}\n".encode())
+            return run_command(asker, **request, place=place) if "outputs" in request else run_kernel(asker, **request)
+        asker.close()
 
 
 # ---- who asks for copies
 
 class Kernels:
-    "Starts the process that is copied, and asks it for kernels"
-    def __init__(self):
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    "Starts the process that is copied, and asks it for kernels and commands"
+    def __init__(self, checked=True, env=None, place=None):
+        self.folder = None if place else tempfile.TemporaryDirectory()
+        self.place = place or os.path.join(self.folder.name, "copies")
+        if place: return # Somebody else has started it
+        self.process = subprocess.Popen([sys.executable, __file__, self.place, *["checked"]*checked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         assert self.process.stdout.readline()=="ready\n", "what lessons import cannot be imported"
 
-    def start(self, argv, cwd, env):
-        self.process.stdin.write(json.dumps(dict(argv=argv, cwd=str(cwd), env=env))+"\n")
-        self.process.stdin.flush()
-        return Copy(int(self.process.stdout.readline()))
+    def start(self, argv, cwd, env, **more):
+        asker = socket.socket(socket.AF_UNIX)
+        asker.connect(self.place)
+        asker.sendall((json.dumps(dict(argv=argv, cwd=str(cwd), env=env, **more))+"\n").encode())
+        return Copy(asker)
+
+    def command(self, words, cwd, env):
+        "`audio2pose` or `papermill`, as subprocess.Popen would start it"
+        outputs = [tempfile.mkstemp()[1] for _ in range(2)]
+        copy = self.start([str(word) for word in words], cwd, env, outputs=outputs)
+        copy.outputs = outputs
+        return copy
 
     def close(self):
         self.process.stdin.close()
@@ -84,16 +138,31 @@ class Kernels:
 
 
 class Copy:
-    "A kernel as jupyter_client sees it: a process, whose exit code nobody knows"
-    stdin = stdout = stderr = None
+    "A process that is a copy: a kernel as jupyter_client sees it, whose exit code nobody knows, or a command as subprocess does"
+    stdin = stdout = stderr = returncode = None
 
-    def __init__(self, pid): self.pid = pid
+    def __init__(self, asker):
+        self.asker,self.lines = asker,asker.makefile() # Open as long as it shall live
+        self.pid = int(self.lines.readline())
 
     def poll(self):
-        try: os.kill(self.pid, 0)
-        except ProcessLookupError: return 0
+        said = self.returncode is None and select.select([self.asker], [], [], 0)[0]
+        if said or self.returncode is None and not os.path.exists(f"/proc/{self.pid}"): self.returncode = int((said and self.lines.readline()) or -signal.SIGKILL)
+        return self.returncode
 
-    def wait(self): return self.poll()
+    def wait(self, timeout=None):
+        deadline = time.monotonic()+(timeout or 1e9)
+        while self.poll() is None:
+            if time.monotonic()>deadline: raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(.01)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        self.wait(timeout)
+        said = tuple(Path(path).read_text() for path in self.outputs)
+        for path in self.outputs: Path(path).unlink(missing_ok=True)
+        return said
+
     def send_signal(self, number): os.kill(self.pid, number)
     def kill(self): self.send_signal(signal.SIGKILL)
     def terminate(self): self.send_signal(signal.SIGTERM)
@@ -104,9 +173,9 @@ class CopyProvisioner(LocalProvisioner):
     kernels = None
 
     async def launch_kernel(self, cmd, **options):
-        self.process = self.kernels.start(cmd[cmd.index("-f"):], options["cwd"], options["env"])
+        self.cwd = options.get("cwd") or os.getcwd()
+        self.process = self.kernels.start(cmd[cmd.index("-f"):], self.cwd, options["env"])
         self.pid = self.pgid = self.process.pid # It leads a session
-        self.cwd = options["cwd"]
         return self.connection_info
 
     @classmethod
@@ -120,4 +189,4 @@ def copied(manager, kernels):
     manager.kernel_spec.metadata["kernel_provisioner"] = dict(provisioner_name="copy")
 
 
-if __name__=="__main__": serve()
+if __name__=="__main__": serve(sys.argv[1], "checked" in sys.argv[2:])

@@ -26,7 +26,9 @@ from audio2pose.data.download import unpack_archive
 from audio2pose.data.prepare import load_windows, prepare, scan_dataset
 from audio2pose.data.synthetic import synthesise
 from audio2pose.data.verify import describe_file, verify
+from audio2pose.data.windows import Store
 from audio2pose.motion import Motion
+from audio2pose.pairs import load_pairs
 
 COMMAND = [sys.executable, "-c", "import sys; from audio2pose.cli import main; sys.exit(main())"]
 
@@ -424,9 +426,16 @@ def half_the_songs(folder):
     for path in sorted((folder/"wav").iterdir())[::2]: path.unlink()
 
 
+def half_the_videos(folder):
+    shutil.rmtree(folder/"wav")
+    (folder/"videos").mkdir()
+    for name in dances(folder)[::2]: (folder/"videos"/f"{name.replace('cAll', 'c01')}.mp4").touch()
+
+
 @pytest.mark.parametrize("break_set,complaint,lines", [
     (one_genre, "1 of 6 sequences are whole; 5 lack their motion, 0 their sound", 5), (lambda folder: shutil.rmtree(folder/"wav"), "0 of 6 sequences are whole; 0 lack their motion, 6 their sound", 6),
-    (half_the_songs, "3 of 6 sequences are whole; 0 lack their motion, 3 their sound", 3)], ids=["one genre", "no sound", "half the songs"])
+    (half_the_songs, "3 of 6 sequences are whole; 0 lack their motion, 3 their sound", 3), (half_the_videos, "3 of 6 sequences are whole; 0 lack their motion, 3 their sound", 3)],
+    ids=["one genre", "no sound", "half the songs", "half the videos"])
 def test_a_part_is_not_taken_for_all(tree, tmp_path, break_set, complaint, lines):
     break_set(link(tree, tmp_path/"tree"))
     done = run("data", "prepare", tmp_path/"tree", "--out", tmp_path/"out", "--workers", 1)
@@ -438,11 +447,35 @@ def test_a_part_is_not_taken_for_all(tree, tmp_path, break_set, complaint, lines
         assert len(list((tmp_path/"out"/"records").glob("*.json")))==1
 
 
+def rename(folder, *patterns):
+    "Give files names of somebody's own: the first few of each pattern, or all"
+    for pattern,count in patterns:
+        for number,path in enumerate(sorted(folder.glob(pattern))[:count]): path.rename(path.with_stem(f"take_{number}"))
+
+
 def test_other_names(tree, tmp_path):
-    for path in (link(tree, tmp_path/"tree")/"motions").glob("*.pkl"): path.rename(path.with_name(f"dance_{path.name[1:3]}.pkl"))
-    shutil.rmtree(tmp_path/"tree"/"keypoints3d")
+    "Before anything is made, prepare, verify and generate say what is there and what a name should be"
+    rename(link(tree, tmp_path/"tree"), ("motions/*", None), ("keypoints3d/*", None), ("wav/*", None))
     done = run("data", "prepare", tmp_path/"tree", "--out", tmp_path/"out")
-    assert done.returncode==2 and "no sequence in its folders motions and keypoints3d" in done.stderr
+    said = "no sequence in its folders motions and keypoints3d; 12 files bear other names, motions/take_0.pkl the first: a sequence is called as gBR_sBM_cAll_d04_mBR0_ch01.pkl"
+    assert done.returncode==2 and said in done.stderr and done.stderr.count("\n")==1 and not (tmp_path/"out").exists()
+    with pytest.raises(InputError, match="12 files bear other names, motions/take_0.pkl the first"): verify(tmp_path/"tree", workers=1, progress=False)
+    with pytest.raises(InputError, match=r"lack their motion .*; there: 6 files in \S+ .take_0.pkl the first. and 6 files in \S+ .take_0.wav the first."):
+        load_pairs(tmp_path/"tree"/"motions", tmp_path/"tree"/"wav", split_names("test", tmp_path/"tree"))
+    with pytest.raises(InputError, match="not a store of windows .*; make one of a data set with audio2pose data prepare"): Store(tmp_path/"tree")
+
+
+def test_some_other_names(tree, tmp_path):
+    "What bears a name is not passed off as all; what bears none is named, songs too, and so are cameras of other sequences"
+    folder = link(tree, tmp_path/"tree")
+    rename(folder, ("motions/*", 3), ("keypoints3d/*", 3), ("wav/*", 4))
+    replace_bytes(folder/"cameras"/"mapping.txt", b"take_0 studio\n"+f"{dances(tree)[-1]} studio\n".encode())
+    with pytest.raises(InputError, match="2 of 6 sequences are whole; 3 lack their motion, 1 their sound .*; 10 files bear other names, motions/take_0.pkl the first: .* its song mBR0.wav; rename yours so"):
+        prepare(folder, tmp_path/"out", partial_set=False, progress=False)
+    assert not (tmp_path/"out"/"records").exists()
+    said = [f"{issue.name}: {issue.message}" for issue in verify(folder, workers=1, progress=False).issues]
+    for line in ("motions/take_2.pkl: not an AIST++ name", "keypoints3d/take_0.pkl: not an AIST++ name", "wav/take_3.wav: not the name of a song of AIST++", "is not in it, of 2 sequences take_0 is the first", "there are ring.json; fetch them again, or mend mapping.txt"):
+        assert any(line in one for one in said), (line, said)
 
 
 def test_bare_folder_of_pickles(tree, tmp_path):

@@ -3,6 +3,8 @@ import functools
 import http.server
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import typer
+from kernels import CAN_COPY, Kernels
 
 from audio2pose.audio import resample
+from audio2pose.cli import app
 from audio2pose.data.aist import split_names
 from audio2pose.data.synthetic import synthesise_official
-from audio2pose.engine.runs import notebooks_folder, read_json
+from audio2pose.engine.runs import find_file, load_parameters, notebooks_folder, plan_runs, read_grid, read_json
 from audio2pose.motion import Motion
 
 BIN = Path(sys.executable).parent
@@ -27,7 +32,7 @@ CPU = dict(device="cpu", precision="fp32", threads=1)
 TINY = dict(size="tiny", batch=4)
 STAGES = { # What is smaller than in the full run, and nothing else
     "1_prepare": dict(workers=2), "4_train": CPU|TINY|dict(compile=False, steps=8, validate_every=8, save_every=4),
-    "16_baselines": dict(device="cpu", threads=1, steps=2, batch=2, save_every=1, seconds=1.5), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
+    "16_baselines": dict(device="cpu", threads=1, steps=2, batch=2, save_every=1, seconds=1.25), "5_generate": CPU|dict(seconds=3., commit=10, pages=1),
     "6_evaluate": dict(references=50, draws=10, threads=1), "7_ablation": CPU|TINY|dict(steps=6, save_every=3, seconds=3., commit=10, draws=10, dances=4), "8_report": {}}
 KILLED_AT = { # Files that show that a stage is in its middle, and how many of them
     "1_prepare": ("aist-prepared/records/*.json", 9), "4_train": ("paper/train/checkpoint.pt", 1), "16_baselines": ("paper/baselines/DanceNet/checkpoint.pt", 1),
@@ -35,12 +40,19 @@ KILLED_AT = { # Files that show that a stage is in its middle, and how many of t
 ENVIRONMENT = {name: value for name,value in os.environ.items() if name!="AUDIO2POSE_SHARED"} | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
-def start(*words, cwd): return subprocess.Popen([str(word) for word in words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
+@functools.cache
+def copies(): return Kernels(checked=False, env=ENVIRONMENT)
 
 
-def command(*words, cwd, code=0, running=None):
+def start(*words, cwd, anew=not CAN_COPY):
+    "A command in a process of its own: a copy of one that has imported everything, or begun anew as a user's is"
+    if not anew: return copies().command(words, cwd, ENVIRONMENT)
+    return subprocess.Popen([str(word) for word in words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
+
+
+def command(*words, cwd, code=0, running=None, **options):
     "A command in a process of its own, and what it says"
-    process = running or start(*words, cwd=cwd)
+    process = running or start(*words, cwd=cwd, **options)
     out,err = process.communicate(timeout=300)
     assert process.returncode==code and "Traceback" not in err*(words[0].name=="audio2pose"), out[-2000:]+err[-2000:]
     return out+err
@@ -70,8 +82,53 @@ def kill_in_its_middle(stage, home):
 def papermill_stage(stage, cwd):
     "Plain papermill, with the very same file"
     pairs = [word for name,value in STAGES[stage].items() for word in ("-p", name, str(value))]
-    command(BIN/"papermill", notebooks_folder()/f"{stage}.ipynb", cwd/f"{stage}.ipynb", "-f", PARAMS/f"{stage}.yaml", *pairs, "--no-progress-bar", "--cwd", cwd, cwd=cwd)
+    command(BIN/"papermill", notebooks_folder()/f"{stage}.ipynb", cwd/f"{stage}.ipynb", "-f", PARAMS/f"{stage}.yaml", *pairs, "--no-progress-bar", "--cwd", cwd, cwd=cwd, anew=not CAN_COPY or stage=="8_report")
     return (cwd/f"{stage}.ipynb").read_text()
+
+
+# ---- the guide is the rehearsal
+
+GUIDE = Path(__file__).parents[1]/"nbs"/"guides"/"bring_aist.ipynb"
+
+
+def guide_commands():
+    "Every command of the guide as words, in order: of indented lines and between backticks"
+    text = "\n".join("".join(cell["source"]) for cell in json.loads(GUIDE.read_text())["cells"] if cell["cell_type"]=="markdown")
+    return [shlex.split(found[1] or found[2], comments=True) for found in re.finditer(r"^    (audio2pose .*)$|`((?:audio2pose|papermill) [^`]+)`", text, re.M)]
+
+
+def parsed(words):
+    "Arguments and options of `audio2pose WORDS`; nothing is run"
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"): command,words = command.commands[words[0]],words[1:]
+    return command.make_context(command.name, list(words)).params
+
+
+def test_commands_of_the_guide():
+    "Each is one that there is, with options that there are"
+    commands = guide_commands()
+    for words in commands:
+        if words[0]=="audio2pose": parsed(words[1:])
+        else: assert all((GUIDE.parents[2]/path).is_file() for path in (words[1], words[words.index("-f")+1])), words
+    assert len(commands)>=13
+
+
+def test_lines_of_the_guide_lead_to_each_other():
+    "The paper's run in the guide is the one rehearsed here; what a line reads is what an earlier one has left, and the report reads all"
+    lines = [parsed(words[1:]) for words in guide_commands() if words[1]=="run"]
+    grid = read_grid(next(line["grid"] for line in lines if line["grid"]))
+    assert [line["notebook"] or grid.notebook for line in lines]==list(STAGES)
+    left = ["data/aist"] # By data download
+    for line in lines:
+        settings,root = (grid.settings, str(line["out"])) if line["grid"] else ([load_parameters(line["file"], find_file(line["notebook"], ".ipynb"))], None)
+        for plan in plan_runs(line["notebook"] or grid.notebook, settings, root):
+            read = [value for name,given in plan.parameters.items() if name!="out" for value in (given if isinstance(given, list) else [given]) if str(value).startswith("data/")]
+            assert read and all(any(f"{made}/".startswith(f"{value}/") or f"{value}/".startswith(f"{made}/") for made in left) for value in read), (plan.name, read, left)
+        left.append(os.path.relpath(plan.parameters["out"]))
+    report = left.pop()
+    assert "data/paper/7_ablation" in {os.path.dirname(made) for made in left} and os.path.dirname(report)=="data/paper" # Two folders deep, as far as collect_runs looks
+    row = load_parameters(PARAMS, find_file("7_ablation", ".ipynb"))
+    assert {name: grid.settings[0].get(name) for name in row if name!="out"}=={name: value for name,value in row.items() if name!="out"}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +159,7 @@ def chain(server, tmp_path_factory):
     "A folder in which the whole chain was run by audio2pose run"
     (address,names),home = server,tmp_path_factory.mktemp("paper")
     command(BIN/"audio2pose", "data", "download", "--accept-terms", "--genre", "all", "--what", "annotations,music", "--annotations-url", f"{address}/fullset.zip",
-            "--music-base", f"{address}/music", "--list", f"{address}/video_list.txt", cwd=home)
+            "--music-base", f"{address}/music", "--list", f"{address}/video_list.txt", cwd=home, anew=True)
     assert len(list((home/"data"/"aist"/"motions").glob("*.pkl")))==len(names)
     assert f"{len(names)} sequences (official), 0 issues" in command(BIN/"audio2pose", "data", "verify", "--workers", "2", cwd=home)
     for stage in STAGES:
@@ -144,7 +201,7 @@ def test_chain(chain):
     assert train["step"]==8
     for title,folder in (("DanceRevolution", "DanceRevolution"), ("DanceNet", "DanceNet"), ("Li et al. (2020)", "MotionTransformer")): # Measured beside FACT, on the same pairs
         clips = {path.stem: np.load(path) for path in (paper/"baselines"/folder/"dances").glob("*.npy")}
-        assert clips.keys()==dances.keys() and {clip.shape for clip in clips.values()}=={(120+90, 24, 3)}
+        assert clips.keys()==dances.keys() and {clip.shape for clip in clips.values()}=={(120+75, 24, 3)}
         name = sorted(clips)[0]
         np.testing.assert_allclose(clips[name][:120], dances[name][:120].positions(), atol=2e-3) # The same two seconds
         (measured,) = (row for row in evaluation["tables"]["mint-2021"]["rows"] if row["name"]==f"{title}, ours, small")

@@ -214,9 +214,9 @@ def read_cameras(
     "The nine calibrated cameras of a sequence"
     folder,sequence = Path(root)/"cameras",parse_name(name).sequence
     pairs = dict(line.split()[:2] for line in read_names(folder/"mapping.txt") if len(line.split())>1)
-    if sequence not in pairs: raise InputError(f"{folder/'mapping.txt'}: {sequence} is not in it")
+    if sequence not in pairs: raise InputError(f"{folder/'mapping.txt'}: {sequence} is not in it, of {len(pairs)} sequences {next(iter(pairs), 'none')} is the first")
     try: return read_json(folder/f"{pairs[sequence]}.json", list[Camera])
-    except InputError as error: raise InputError(f"{folder}: the cameras of {sequence} cannot be read ({error}); fetch them again") from None
+    except InputError as error: raise InputError(f"{folder}: the cameras of {sequence} cannot be read ({error}); there are {', '.join(sorted(path.name for path in folder.glob('*.json'))[:3]) or 'none'}; fetch them again, or mend mapping.txt") from None
 
 # %% ../../nbs/200_data.aist.ipynb #af840f90
 @dataclass

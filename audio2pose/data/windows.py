@@ -130,7 +130,7 @@ class Store:
         folder:str|os.PathLike,
     ):
         self.folder = Path(folder)
-        if not (self.folder/"index.json").is_file(): raise InputError(f"{folder}: not a store of windows (no index.json in it); make one with write_store")
+        if not (self.folder/"index.json").is_file(): raise InputError(f"{folder}: not a store of windows (no index.json in it); make one of a data set with audio2pose data prepare, of anything else with write_store")
         index = read_json(self.folder/"index.json", StoreIndex)
         self.info,self.short = index["sequences"],index["short"]
         self.motion,self.audio = (read_npy(self.folder/f"{stream}.npy", mapped=True) for stream in ("motion", "audio"))
