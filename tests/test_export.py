@@ -1,4 +1,4 @@
-"BVH and glTF, read back by readers that know nothing of this package"
+"BVH, glTF and USD, read back by readers that know nothing of this package"
 import json
 import os
 import shutil
@@ -13,6 +13,7 @@ from audio2pose.body.footing import on_floor
 from audio2pose.core import InputError
 from audio2pose.show import export
 from audio2pose.show.rigs import SKELETONS, load_rig
+from audio2pose.show.usd import usd
 from audio2pose.motion import Motion
 
 MILLIMETRE = 1e-3
@@ -179,10 +180,29 @@ def test_gltf_passes_the_khronos_validator(tmp_path, suffix):
     assert (issues["numErrors"], issues["numWarnings"])==(0, 0), issues["messages"]
 
 
+# ---- USD
+
+@pytest.mark.parametrize("motion", [wild_motion(fps=30), locked_motion()], ids=["wild", "gimbal"])
+@pytest.mark.parametrize("skeleton", SKELETONS)
+def test_usd_is_read_back_within_a_millimetre_and_at_its_speed(tmp_path, motion, skeleton):
+    Usd = pytest.importorskip("pxr.Usd", reason='pip install "audio2pose[usd]"')
+    from pxr import UsdGeom, UsdSkel
+    usd(motion, tmp_path/"dance.usd", skeleton=skeleton)
+    stage,cache = Usd.Stage.Open(str(tmp_path/"dance.usd")),UsdSkel.Cache()
+    cache.Populate(UsdSkel.Root(stage.GetDefaultPrim()), Usd.PrimDefaultPredicate)
+    bones = UsdSkel.Skeleton(next(prim for prim in stage.Traverse() if prim.IsA(UsdSkel.Skeleton)))
+    query,true = cache.GetSkelQuery(bones),true_positions(motion, skeleton)
+    for frame in (0, 17, len(motion)-1): assert np.abs(np.array(query.ComputeJointSkelTransforms(frame))[:,3,:3]-true[frame]).max()<MILLIMETRE
+    assert (stage.GetTimeCodesPerSecond(), stage.GetEndTimeCode())==(motion.fps, len(motion)-1)
+    assert (UsdGeom.GetStageUpAxis(stage), UsdGeom.GetStageMetersPerUnit(stage))==("Y", 1)
+    assert list(bones.GetJointNamesAttr().Get())==list(load_rig(skeleton).names)
+
+
 # ---- what is refused
 
-@pytest.mark.parametrize("write,name", [(export.bvh, "dance.bvh"), (export.gltf, "dance.glb"), (export.vrma, "dance.vrma")])
+@pytest.mark.parametrize("write,name", [(export.bvh, "dance.bvh"), (export.gltf, "dance.glb"), (export.vrma, "dance.vrma"), (usd, "dance.usd"), (usd, "dance.usdz")])
 def test_bad_input_is_one_sentence_and_no_file(tmp_path, write, name):
+    if write is usd: pytest.importorskip("pxr", reason='pip install "audio2pose[usd]"')
     good = wild_motion(3)
     hole = Motion(np.where(np.arange(3)[:, None, None]==1, np.nan, good.poses), good.trans)
     (tmp_path/"a file").write_text("")

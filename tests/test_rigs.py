@@ -14,6 +14,7 @@ from audio2pose.body.footing import on_floor
 from audio2pose.motion import Motion
 from audio2pose.show import export
 from audio2pose.show.rigs import SKELETONS, load_rig, rig_body
+from audio2pose.show.usd import usd
 
 HUMAN = "hips spine chest upperChest neck head leftUpperLeg leftLowerLeg leftFoot leftToes rightUpperLeg rightLowerLeg rightFoot rightToes leftShoulder leftUpperArm leftLowerArm leftHand rightShoulder rightUpperArm rightLowerArm rightHand".split()
 REQUIRED = set(HUMAN)-{"chest", "upperChest", "neck", "leftToes", "rightToes", "leftShoulder", "rightShoulder"}
@@ -151,7 +152,7 @@ scene = bpy.context.scene
 if bvh: bpy.ops.import_anim.bvh(filepath=path, global_scale=.01, update_scene_fps=True, update_scene_duration=True)
 else:
     scene.render.fps = 60
-    bpy.ops.import_scene.gltf(filepath=path)
+    (bpy.ops.import_scene.gltf if path.endswith("glb") else bpy.ops.wm.usd_import)(filepath=path)
 armature = next(item for item in bpy.data.objects if item.type=="ARMATURE")
 curves = [curve for layer in armature.animation_data.action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
 keys = sorted({point.co[0] for curve in curves for point in curve.keyframe_points})
@@ -174,18 +175,20 @@ def blender():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dance.bvh", "dance.glb"])
+@pytest.mark.parametrize("name", ["dance.bvh", "dance.glb", "dance.usd"])
 def test_blender_plays_it_on_the_floor_at_the_right_speed(tmp_path, demo, name):
-    (export.bvh if name.endswith("bvh") else export.gltf)(demo, tmp_path/name)
+    if name.endswith("usd"): pytest.importorskip("pxr", reason='pip install "audio2pose[usd]"')
+    {"bvh": export.bvh, "glb": export.gltf, "usd": usd}[name[-3:]](demo, tmp_path/name)
     said = subprocess.run([blender(), "-c", BLENDER, str(tmp_path/name)], capture_output=True, text=True, timeout=300)
     found = json.loads(said.stdout.partition("FOUND")[2].splitlines()[0])
     assert found["fps"]==pytest.approx(60) and len(found["keys"])==len(demo)
     assert max(abs(key-round(key)) for key in found["keys"])<.01
     rig,positions = load_rig("mixamo"),on_floor(demo).positions()
     to_y_up = lambda point: [point[0], point[2], -point[1]]
+    names = [joint.replace(":", "_") if name.endswith("usd") else joint for joint in rig.names]
     for frame,joints in found["frames"].items():
-        there = np.array([to_y_up(joints[joint]) for joint in rig.names])
+        there = np.array([to_y_up(joints[joint]) for joint in names])
         assert np.abs(there-positions[int(frame), list(rig.joints)]).max()<.001
-    rest = np.array([to_y_up(found["rest"][joint]) for joint in rig.names])
+    rest = np.array([to_y_up(found["rest"][joint]) for joint in names])
     assert np.abs(rest-rig.places).max()<.001
     if found["heights"]: assert found["heights"][0]==pytest.approx(0, abs=.01) and 1.6<found["heights"][1]<1.85

@@ -21,7 +21,7 @@ from .options import option
 # %% ../../nbs/810_commands.dance.ipynb #1622bdce
 from .base import make_app, atomic_folder, escape_line, resolve_device, slug, progress_stages
 from .record import RECORD, command_line, write_record
-from ..core import InputError
+from ..core import InputError, require
 
 # %% ../../nbs/810_commands.dance.ipynb #15a3ed35
 def requested_beats(
@@ -65,7 +65,7 @@ def demo_song(
     return folder/"song.wav"
 
 # %% ../../nbs/810_commands.dance.ipynb #4402e4a0
-formats = {"html": "dance.html", "mp4": "dance.mp4", "bvh": "dance.bvh", "glb": "dance.glb", "vrma": "dance.vrma", "g1": "g1.csv", "npz": "motion.npz"} # And the names of their files
+formats = {"html": "dance.html", "mp4": "dance.mp4", "bvh": "dance.bvh", "glb": "dance.glb", "vrma": "dance.vrma", "usd": "dance.usd", "g1": "g1.csv", "npz": "motion.npz"} # And the names of their files
 
 # %% ../../nbs/810_commands.dance.ipynb #7963ff40
 dance_files = (*formats.values(), RECORD)
@@ -84,7 +84,7 @@ def film_size(
 class Output:
     "What is to be written"
     formats:tuple[str, ...]=("html", "mp4", "bvh", "glb", "npz") # Of `formats`
-    skeleton:str="mixamo" # Of BVH and glTF, one of `rigs.SKELETONS`
+    skeleton:str="mixamo" # Of BVH, glTF and USD, one of `rigs.SKELETONS`
     fps:float|None=None # Of motions and film; None: 60
     size:tuple[int, int]=(1280, 720) # Of the film, pixels
     loop:bool=False # Motions are whole bars that can be repeated
@@ -114,6 +114,7 @@ def requested_output(
     if not names or set(names)-set(formats): raise InputError(f"--formats {chosen}: give some of {','.join(formats)}")
     if fps is not None and not 1<=fps<=240: raise InputError(f"--fps {fps:g}: give 1 to 240 frames per second")
     rig_names(skeleton)
+    if "usd" in names: require("pxr.Usd", "usd")
     names = tuple(name for name in names if film or name!="mp4")
     if not names: raise InputError("dance: --formats mp4 with --no-film leaves nothing to be written; drop one of them")
     return Output(names, skeleton, fps, film_size(size), loop)
@@ -130,13 +131,14 @@ def write_files(
     bar:bool, # Show how far the film is
 ):
     "The dance in every format that was asked for"
-    from audio2pose.show import export, player, robot
+    from audio2pose.show import export, player, robot, usd
     wanted,part = output.formats,output.part(motion, beats)
     begin("writing motions")
     if "npz" in wanted: part.save(folder/"motion.npz")
     if "bvh" in wanted: export.bvh(part, folder/"dance.bvh", skeleton=output.skeleton)
     if "glb" in wanted: export.gltf(part, folder/"dance.glb", skeleton=output.skeleton)
     if "vrma" in wanted: export.vrma(part, folder/"dance.vrma")
+    if "usd" in wanted: usd.usd(part, folder/"dance.usd", skeleton=output.skeleton)
     if "g1" in wanted: robot.g1_csv(part, folder/"g1.csv")
     begin("writing the page")
     if "html" in wanted: player.write_html(motion, folder/"dance.html", song, title, beats.times)
@@ -317,9 +319,9 @@ def dance(
     seed_motion:Annotated[Path|None, typer.Option(help="A motion to continue: BVH, AMC beside its ASF, glTF, npz, pkl; half a second or more.", show_default=False)]=None,
     model:Annotated[str|None, option("model", "Or fact, the shipped FACT.", show_default="the shipped dancer")]=None,
     commit:Annotated[int|None, typer.Option(min=1, help="With FACT: frames kept of each prediction; 1 is exact, more is faster.", show_default="10")]=None,
-    chosen:Annotated[str, option("formats", "html (a page), mp4, bvh, glb, vrma (VRM avatars), g1 (a Unitree robot, csv), npz.", flags=("--formats",))]="html,mp4,bvh,glb,npz",
+    chosen:Annotated[str, option("formats", "html (a page), mp4, bvh, glb, vrma (VRM avatars), usd, g1 (a Unitree robot, csv), npz.", flags=("--formats",))]="html,mp4,bvh,glb,npz",
     film:Annotated[bool, option("film")]=True,
-    skeleton:Annotated[str, typer.Option(help="Names and rest pose of BVH and glTF: mixamo, vrm, smpl, unity or audio2pose.")]="mixamo",
+    skeleton:Annotated[str, typer.Option(help="Names and rest pose of BVH, glTF and USD: mixamo, vrm, smpl, unity or audio2pose.")]="mixamo",
     fps:Annotated[float|None, option("fps", "Of motions and film.", show_default="60")]=None,
     size:Annotated[str, option("size", "Of the film.")]="1280x720",
     loop:Annotated[bool, typer.Option(help="Cut motions (not page and film) to whole bars whose end meets their beginning.")]=False,
