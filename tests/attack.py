@@ -393,7 +393,7 @@ def room_targets(folder:Path)->list[Target]:
     import soundfile
     from audio2pose import pairs
     from audio2pose.commands import compare, record
-    from audio2pose.commands.live import control, parse_wish, stream_chunks
+    from audio2pose.commands.live import control, parse_live_request, stream_chunks
     from audio2pose.data import aist, download, h36m, midi, mocap, pw3d
     from audio2pose.live import LiveDancer, LiveStream
     from audio2pose.models import baselines, beat_network, identify, motion_flow, motion_flow_training, motionbert, published, tensorflow
@@ -421,7 +421,7 @@ def room_targets(folder:Path)->list[Target]:
     stream = LiveStream(LiveDancer(motion_flow.MotionFlow.from_pretrained()))
     def wish(f):
         stream.dancer.style,stream.base = None,1.
-        control(SimpleNamespace(stream=stream), parse_wish((f/"wish.json").read_bytes()))
+        control(SimpleNamespace(stream=stream), parse_live_request((f/"wish.json").read_bytes()))
     add("live wish", "json", "wish.json", dict(style="salsa", energy=1.5), wish)
     add("live sound", "bytes", "raw.s16", (3000*np.sin(np.arange(8000))).astype("<i2").tobytes(), lambda f: [list(stream_chunks(io.BytesIO((f/"raw.s16").read_bytes()), 8000, channels)) for channels in (1, 3)])
 

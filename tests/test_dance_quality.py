@@ -59,8 +59,7 @@ def test_the_shipped_dancer(shared, name):
         assert largest_rotation(motion)<25
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", SONGS)
+@pytest.mark.parametrize("name,seed", [(SONGS[0], 0), (SONGS[1], 1)])
 def test_real_songs(fact, shared, name, seed):
     y,sr = audio.load(shared(f"real/music/{name}.ogg"))
     features = audio.features(y, sr, frames=audio.motion_frame_count(y, sr))

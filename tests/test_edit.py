@@ -78,7 +78,7 @@ def test_keyframes_are_met(model, dance, seed):
     new = edit.keyframe(model, dance, MUSIC, list(zip(times, poses)), options=EditOptions(seed=seed))
     for time,pose in zip(times, poses):
         frame = round(time*60)
-        wanted = edit.place_at(pose, dance.trans[frame], edit.heading_at(dance, frame))
+        wanted = edit.align_root(pose, dance.trans[frame], edit.heading_at(dance, frame))
         assert np.abs(new[frame:frame+1].positions()-wanted.positions()).max()<.01
         apart = Rotation.from_rotvec(new.poses[frame]).inv()*Rotation.from_rotvec(wanted.poses[0])
         assert np.degrees(apart.magnitude()).max()<1
@@ -93,7 +93,7 @@ def test_a_motion_within_a_dance(model, dance, gap):
     clock = np.arange(len(dance))/60
     known = (clock<first/60-gap*.51-.02)|(clock>first/60+3+gap*.51+.02)
     check(dance, new, known)
-    wanted = edit.place_at(clip, dance.trans[first], edit.heading_at(dance, first))
+    wanted = edit.align_root(clip, dance.trans[first], edit.heading_at(dance, first))
     assert np.abs(new[first:first+180].positions()-wanted.positions()).max()<.01
     turned,inserted = steps(new),np.isin(np.arange(len(dance)), np.arange(first, first+180))
     made = ~known&~inserted

@@ -17,7 +17,7 @@ import soundfile
 from scipy.spatial.transform import Rotation
 
 from audio2pose import cli
-from audio2pose.commands.live import LiveServer, conceal_stalls, song_chunks, stream_chunks, throttle
+from audio2pose.commands.live import LiveServer, fill_stalls, song_chunks, stream_chunks, throttle
 from audio2pose.core import SR
 from audio2pose.live import LiveDancer, LiveStream
 from audio2pose.models.motion_flow import MotionFlow
@@ -214,7 +214,7 @@ def test_a_flood_waits():
         while True:
             read.append(1)
             yield np.zeros(SR//10, np.float32)
-    source = throttle(conceal_stalls(flood()))
+    source = throttle(fill_stalls(flood()))
     begun = time.monotonic()
     heard = sum(len(next(source)) for _ in range(6))/SR
     assert heard-.1<=time.monotonic()-begun+1e-3

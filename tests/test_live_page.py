@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("anywidget", reason='pip install "audio2pose[lab]"')
-from audio2pose.commands.live import LiveServer, conceal_stalls, live_page, song_chunks, throttle # noqa: E402
+from audio2pose.commands.live import LiveServer, fill_stalls, live_page, song_chunks, throttle # noqa: E402
 from audio2pose.core import SR # noqa: E402
 from audio2pose.live import LiveDancer, LiveStream # noqa: E402
 from audio2pose.models.motion_flow import MotionFlow # noqa: E402
@@ -32,7 +32,7 @@ def server():
     "A minute of noise, as it would sound"
     stream = LiveStream(LiveDancer(MotionFlow.from_pretrained(), seed=1))
     sound = (.1*np.random.default_rng(0).standard_normal(60*SR)).astype(np.float32)
-    server = LiveServer(stream, throttle(conceal_stalls(song_chunks(sound))), live_page("A <live> dance", False, stream))
+    server = LiveServer(stream, throttle(fill_stalls(song_chunks(sound))), live_page("A <live> dance", False, stream))
     threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=.05), daemon=True).start()
     yield server
     server.shutdown()

@@ -55,12 +55,21 @@ def out(tmp_path): return tmp_path/"out"
 ENGINES = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    "One for all tests of this file; that a cluster is started and left where there is none is seen in test_runs and test_landmarks"
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])) # So that its workers find the work
+        patch.delenv("RAY_ADDRESS", raising=False)
+        workers.connect_ray(Resources(2))
+        yield
+        ray.shutdown()
+
+
 @pytest.fixture(params=ENGINES)
-def engine(request, monkeypatch):
-    if request.param=="ray":
-        pytest.importorskip("ray")
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])) # So that its workers find the work
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def engine(request):
+    if request.param=="ray": request.getfixturevalue("cluster")
     return request.param
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'slug', 'escape_line', 'missing_parents', 'atomic_folder', 'stage_lines', 'progress_stages', 'make_app',
-           'resolve_device', 'print_error', 'suggestion', 'usage_error', 'run_cli', 'invoke', 'reraise_signal',
+           'resolve_device', 'print_error', 'did_you_mean', 'usage_error', 'run_cli', 'invoke', 'reraise_signal',
            'handle_signals', 'exit_after_stop']
 
 # %% ../../nbs/800_commands.base.ipynb #5533227d
@@ -139,7 +139,7 @@ def print_error(
     return code
 
 # %% ../../nbs/800_commands.base.ipynb #9fec43a0
-def suggestion(
+def did_you_mean(
     text:str, # What the parser says of a word it does not know
 )->str: # With one question mark at its end if it knows a better one, and none otherwise
     "The nearest word there is, as a question"
@@ -156,7 +156,7 @@ def usage_error(
     error:Exception, # Of the command line parser
 )->int: # Exit code
     "Print a usage error"
-    text = suggestion(error.format_message())
+    text = did_you_mean(error.format_message())
     if text.endswith("?"): return print_error(text)
     if "\n" not in text: return print_error(f"{text.rstrip('.')}. Try: audio2pose --help")
     typer.echo(text)

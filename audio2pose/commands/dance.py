@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['formats', 'dance_files', 'app', 'requested_beats', 'dance_summary', 'demo_song', 'film_size', 'Output',
-           'requested_output', 'write_files', 'fact_generator', 'flow_generator', 'placed_dancer', 'motion_generator',
+           'requested_output', 'write_files', 'fact_generator', 'flow_generator', 'model_on_device', 'motion_generator',
            'make_dance', 'list_songs', 'song_folders', 'lines_or_error', 'dance_result', 'print_results', 'dance']
 
 # %% ../../nbs/810_commands.dance.ipynb #3011c8a7
@@ -175,7 +175,7 @@ def flow_generator(
     return lambda features,steps: generate.generate_flow_dance(dancer, features, seed, style, energy, steps, past)
 
 # %% ../../nbs/810_commands.dance.ipynb #48ccf8d8
-def placed_dancer(
+def model_on_device(
     dancer, # FACT or MotionFlow
     device:str, # "auto": a GPU for a FACT where there is one, and the processor else; or what `resolve_device` takes
 ): # The same, there
@@ -191,12 +191,12 @@ def motion_generator(
     energy:float, # Joint speed over the usual one
     seed_motion:Path|None, # A motion file to be continued
     commit:int|None, # Of FACT: frames kept of each prediction; None: up to 10
-    device:str="auto", # See `placed_dancer`
+    device:str="auto", # See `model_on_device`
 ): # Features and the beats that are stepped on in, Motion out
     "The model with what is asked of it; what it cannot do is said before anything is computed"
     from audio2pose.generate import load_dancer
     from audio2pose.models.fact import FACT
-    dancer = placed_dancer(load_dancer(model), device)
+    dancer = model_on_device(load_dancer(model), device)
     if not isinstance(dancer, FACT):
         if commit: raise InputError("dance: --commit is for FACT; add --model fact")
         return flow_generator(dancer, seed, style, energy, seed_motion)
@@ -217,7 +217,7 @@ def make_dance(
     beats:str|None=None, # See `requested_beats`
     bpm:float|None=None,
     first_beat:float|None=None, # s
-    device:str="auto", # See `placed_dancer`
+    device:str="auto", # See `model_on_device`
     lines:bool|None=None, # Progress in lines; None: where the output is no terminal
     quiet:bool=False, # No progress
 )->list[str]: # Lines of the summary
