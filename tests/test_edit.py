@@ -45,7 +45,7 @@ def drawn(seed): # Bars and options
     first = int(rng.integers(1, 7))
     return (first, int(rng.integers(first, 8))), EditOptions(seed=seed, style=[None, "salsa", "street"][seed%3])
 
-def seeds(*quick, count): return [seed if seed in quick else pytest.param(seed, marks=pytest.mark.slow) for seed in range(count)]
+def seeds(*quick, count): return [seed if seed in quick else pytest.param(seed, marks=pytest.mark.explore) for seed in range(count)]
 
 @pytest.mark.parametrize("seed", seeds(0, 2, count=8))
 def test_reroll(model, dance, seed):
@@ -60,7 +60,7 @@ def test_calm_bars_within_a_lively_dance(model, dance):
     "Where what is danced anew is much slower than what stands, the seams are slow too"
     check(dance, edit.reroll(model, dance, MUSIC, (4, 5), options=EditOptions(seed=1, energy=.25)), ~bar_mask(MUSIC, (4, 5), len(dance)))
 
-@pytest.mark.parametrize("kept", ["legs", pytest.param("left_arm", marks=pytest.mark.slow), pytest.param("arms", marks=pytest.mark.slow), pytest.param("upper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kept", ["legs", pytest.param("left_arm", marks=pytest.mark.explore), pytest.param("arms", marks=pytest.mark.explore), pytest.param("upper", marks=pytest.mark.explore)])
 def test_joints_are_kept(model, dance, kept):
     bars,options = (3, 5),EditOptions(seed=9)
     known,joints = ~bar_mask(MUSIC, bars, len(dance)),joint_indices([kept])
@@ -85,7 +85,7 @@ def test_keyframes_are_met(model, dance, seed):
     clock = np.arange(len(dance))/60
     check(dance, new, np.min([np.abs(clock-time) for time in times], 0)>1.1)
 
-@pytest.mark.parametrize("gap", [4., pytest.param(2., marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gap", [4., pytest.param(2., marks=pytest.mark.explore)])
 def test_a_motion_within_a_dance(model, dance, gap):
     clip = align_stops_to_beats(dance_to_beats(model, MUSIC.beats.times[:7]-MUSIC.beats.times[0], 3., styles=("karate",), seed=5), MUSIC.beats.times[:7]-MUSIC.beats.times[0])
     first = round(MUSIC.beats.times[12]*60)
@@ -107,7 +107,7 @@ def test_between_two_motions(model, dance):
     assert turned[known[:-1]!=known[1:]].max()<=turned[~known[:-1]&~known[1:]].max()<27
     assert np.abs(joined.poses[:180]-dance.poses[:180]).max()<1e-9 and sliding_contacts(joined.positions(), 60)<.03
 
-@pytest.mark.parametrize("bars", [(3, 5), pytest.param((2, 3), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bars", [(3, 5), pytest.param((2, 3), marks=pytest.mark.explore)])
 def test_mirror(model, dance, bars): check(dance, edit.mirror(model, dance, MUSIC, bars), ~bar_mask(MUSIC, bars, len(dance)))
 
 def test_combine(model, dance):
@@ -116,21 +116,21 @@ def test_combine(model, dance):
     check(dance, new, ~bar_mask(MUSIC, (3, 6), len(dance)))
     assert np.array_equal(new.poses[:, joint_indices(["legs", "trunk"])], dance.poses[:, joint_indices(["legs", "trunk"])])
 
-@pytest.mark.parametrize("bpm", [126, pytest.param(104, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bpm", [126, pytest.param(104, marks=pytest.mark.explore)])
 def test_retime(model, dance, bpm):
     song = SongAnalysis(Beats.from_bpm(bpm, .1, 18.), 18.)
     moved = edit.retime(model, dance, MUSIC, song)
     assert len(moved)==1080 and sliding_contacts(moved.positions(), 60)<.03 and steps(moved).max()<27
     assert margin(moved, song)>margin(dance)-.1
 
-@pytest.mark.parametrize("bars", [None, pytest.param((3, 5), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bars", [None, pytest.param((3, 5), marks=pytest.mark.explore)])
 def test_energy(model, dance, bars):
     lively = edit.change_energy(model, dance, MUSIC, {1: .4, 8: 2.5}, bars)
     check(dance, lively, ~bar_mask(MUSIC, bars, len(dance)))
     speed = np.linalg.norm(np.diff(lively.positions(), axis=0), axis=-1).mean(1)
     if bars is None: assert speed[-300:].mean()>1.5*speed[:300].mean()
 
-@pytest.mark.parametrize("bars", [(3, 5), pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bars", [(3, 5), pytest.param(None, marks=pytest.mark.explore)])
 def test_path(model, dance, bars):
     "What comes after the path is carried along: elsewhere on the floor, in the same poses to the byte"
     line = [(0, 0), (1.5, .5), (1.5, 1.5)]

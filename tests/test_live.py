@@ -114,7 +114,7 @@ def test_frames_arrive_and_are_the_dance(serve, model):
     stream = LiveStream(LiveDancer(model))
     assert np.array_equal(sent, np.concatenate([quantised_poses(stream.feed(chunk).poses) for chunk in song_chunks(sound)]))
 
-@pytest.mark.parametrize("energy", [1.5, pytest.param(.25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("energy", [1.5, pytest.param(.25, marks=pytest.mark.explore)])
 def test_no_seam_is_seen(model, energy):
     "Ten stretches one after the other, with styles between which it changes"
     dancer,roots,turns = LiveDancer(model, energy=energy),[],[]
