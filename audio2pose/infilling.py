@@ -7,7 +7,7 @@ __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', '
            'keyframe_mask', 'gap_grid', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options', 'EditOptions',
            'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps', 'seam_distance',
            'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams', 'restore_joints',
-           'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'draw_span', 'infill']
+           'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'gap_skating', 'draw_span', 'infill']
 
 # %% ../nbs/612_infilling.ipynb #12244539
 import os
@@ -27,6 +27,7 @@ from .body.inertialization import inertialize, known_neighbours
 from .core import FPS, InputError
 from .generate import song_features, style_row
 from .metrics.beat import beat_align, kinematic_beats
+from .metrics.contact import foot_contact_and_skating
 from .models.inpainting import given_features, inpaint
 from .models.motion_features import at_times, encode, headings
 from .models.motion_flow import MotionFlow, style_index
@@ -433,6 +434,15 @@ def masked_spans(
     parts = np.split(free, np.flatnonzero(np.diff(free)>=apart)+1) if len(free) else []
     return [(int(part[0]), int(part[-1])) for part in parts]
 
+# %% ../nbs/612_infilling.ipynb #9349ac1f
+def gap_skating(
+    motion:Motion,
+    free:Bool[np.ndarray, "T"], # Frames that count
+)->float: # 0 to 1; 0 where no foot is down
+    "Share of the contacts in some frames in which a foot slides"
+    slides,down = (found[free] for found in foot_contact_and_skating(motion.positions(), motion.fps))
+    return float(slides.sum()/max(1, down.sum()))
+
 # %% ../nbs/612_infilling.ipynb #790d729e
 def draw_span(
     model:MotionFlow,
@@ -443,15 +453,15 @@ def draw_span(
     span:tuple[int, int], # First and last frame that is not known
     draws:int=3, # At most
 )->Motion:
-    "Infill a span; anew where its stops miss the beats more than those of the dance do"
-    beats,best,reached = music.beats.step_times(),target,-1.
-    free = ~known&(np.arange(len(known))>=span[0])&(np.arange(len(known))<=span[1])
+    "Infill a span; anew where its stops miss the beats more than those of the dance do, or its feet slide in 3 % of their contacts"
+    beats,best,reached = music.beats.step_times(),target,-np.inf
+    free,legs_kept = ~known&(np.arange(len(known))>=span[0])&(np.arange(len(known))<=span[1]),set(joint_groups["legs"])<=set(options.fixed_joints)
     wanted = gap_alignment(target, beats, known if known.mean()>.3 else ~known)-.03
     for draw in range(draws):
         made = infill_span(model, target, known, music, options, span, (options.seed+draw*7919)%2**32)
-        aligned = gap_alignment(made, beats, free)
-        if aligned>reached: best,reached = made,aligned
-        if reached>=wanted: break
+        aligned,slides = gap_alignment(made, beats, free),0. if legs_kept else max(0., gap_skating(made, free)-.03)
+        if aligned>=wanted and not slides: return made
+        if aligned-5*slides>reached: best,reached = made,aligned-5*slides
     return best
 
 # %% ../nbs/612_infilling.ipynb #f4422609
