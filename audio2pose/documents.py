@@ -97,11 +97,11 @@ def read_json(
 
 # %% ../nbs/005_documents.ipynb #a760abf1
 def unfolded_size(
-    content:Any, # Lists and dicts, of which some may be the same object
+    content:Any, # Lists, dicts and arrays, of which some may be the same object
     sizes:dict[int, int]|None=None, # Of parts that have been counted; 0 while they are
 )->int: # Number of values, each counted as often as it occurs
     "How large content is when nothing in it is shared"
-    if not isinstance(content, (list, dict)): return 1
+    if not isinstance(content, (list, tuple, dict)): return max(1, content.size) if isinstance(content, np.ndarray) else 1
     sizes = {} if sizes is None else sizes
     if sizes.get(id(content))==0: raise ValueError("a part of it holds itself")
     if id(content) not in sizes:
@@ -144,7 +144,7 @@ MAX_ARRAYS = 2**30 # Bytes of all arrays in a file, in memory
 def check_header(
     file:BinaryIO, # At the beginning of an array; it is behind the header afterwards
     size:int, # Bytes of the whole array with its header
-):
+)->int: # How many numbers
     "Raise a ValueError unless an array of plain numbers or text follows, as large as its header says"
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)): raise ValueError(f"version {version} of the array format")
@@ -153,6 +153,7 @@ def check_header(
     count = 1
     for length in shape: count *= length
     if min(shape, default=0)<0 or count*dtype.itemsize!=size-file.tell(): raise ValueError(f"an array of shape {shape} takes {count*dtype.itemsize} bytes, and {size-file.tell()} are there")
+    return count
 
 # %% ../nbs/005_documents.ipynb #3f0f1fe7
 def unreadable(path, error:Exception)->InputError:
@@ -177,13 +178,14 @@ def read_npz(
     path:str|os.PathLike,
 )->dict[str, np.ndarray]: # By name
     "All arrays of an `.npz` file"
-    path,arrays = check_regular_file(path),{}
+    path,arrays,count = check_regular_file(path),{},0
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members)>MAX_ARRAYS: raise ValueError(f"its arrays unfold to {sum(member.file_size for member in members)/1e9:.1f} GB, {MAX_ARRAYS/1e9:.1f} GB are the most")
             for member in members:
-                with archive.open(member) as file: check_header(file, member.file_size)
+                with archive.open(member) as file: count += check_header(file, member.file_size)
+                if 8*count>MAX_ARRAYS: raise ValueError(f"its numbers take more than {MAX_ARRAYS/1e9:.1f} GB at eight bytes each")
                 with archive.open(member) as file: arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error: raise unreadable(path, error) from None # Each of zipfile, zlib and numpy has kinds of its own
     return arrays

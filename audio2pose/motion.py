@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation, Slerp
 
 from .core import FPS, MAX_FPS, InputError, atomic, check_regular_file
-from .documents import MAX_DOCUMENT, read_npz as read_arrays
+from .documents import MAX_ARRAYS, MAX_DOCUMENT, read_npz as read_arrays, unfolded_size
 from .rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
 from .skeleton import SMPL_24
 
@@ -75,8 +75,9 @@ class Motion:
         if np.ndim(self.fps) or not 0<self.fps<=MAX_FPS: raise InputError(f"Motion: fps must be a number above 0, at most {MAX_FPS:g}, got {self.fps}")
         if np.ndim(self.scaling) or not 0<self.scaling<math.inf: raise InputError(f"Motion: scaling must be a positive number, got {self.scaling}")
         for name,value,limit,unit in (("poses", poses, 1e4, "rad"), ("trans", trans, 1e6, "m")):
-            size = np.abs(value[np.isfinite(value)]) # What is no number is for others to say
-            if size.size and size.max()>limit: raise InputError(f"Motion: {name} reach {size.max():.3g} {unit}; this is a damaged file or motion, no dancer does that")
+            finite = np.isfinite(value) # What is no number is for others to say
+            size = max(np.max(value, initial=0, where=finite), -np.min(value, initial=0, where=finite))
+            if size>limit: raise InputError(f"Motion: {name} reach {size:.3g} {unit}; this is a damaged file or motion, no dancer does that")
         known = None if self.known is None else np.asarray(self.known, bool)
         if known is not None and known.shape!=(24,): raise InputError(f"Motion: known must be (24,), one flag a joint, got {known.shape}")
         for name,value in dict(poses=poses, trans=trans, known=known).items(): object.__setattr__(self, name, value)
@@ -208,6 +209,10 @@ class NumpyUnpickler(pickle._Unpickler): # The one in Python: the one in C takes
             raise InputError(f"it asks for {module}.{name}, which no AIST++ file needs; it may try to run code, so it was not loaded")
         return self.allowed[module, name]
 
+    def load_bytearray8(self): self.append(bytearray(self.read(int.from_bytes(self.read(8), "little")))) # Read first: pickle's own makes room for whatever is announced
+
+    dispatch = pickle._Unpickler.dispatch|{pickle.BYTEARRAY8[0]: load_bytearray8}
+
 def with_arrays(content, made:dict|None=None):
     "The same lists and dicts, with arrays in place of their records"
     made = {} if made is None else made
@@ -228,7 +233,10 @@ def load_pickle(
     "Read a pickle of numpy arrays; anything else in it is refused, never run"
     path = check_regular_file(path)
     if path.stat().st_size>MAX_DOCUMENT: raise InputError(f"{path}: {path.stat().st_size/1e6:.0f} MB are too much for an annotation file; {MAX_DOCUMENT/1e6:.0f} MB are the most")
-    try: return with_arrays(NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
+    try:
+        content = with_arrays(NumpyUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
+        if 8*unfolded_size(content)>MAX_ARRAYS: raise InputError(f"its numbers unfold to more than {MAX_ARRAYS/1e9:.1f} GB, as parts of it occur again and again; it was not loaded")
+        return content
     except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except InputError as error: raise InputError(f"{path}: {error}") from None
     except MemoryError: raise InputError(f"{path}: it asks for more memory than there is; it was not loaded") from None
@@ -259,7 +267,7 @@ def read_aist_pkl(
         scaling = float(np.ravel(content.get("smpl_scaling", 1.))[0])
         trans = np.asarray(content["smpl_trans"], float)/scaling
         return Motion(content["smpl_poses"], trans, fps or pickle_fps(content, str(path)), scaling)
-    except InputError: raise
+    except InputError as error: raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except (ValueError, TypeError, IndexError, ArithmeticError) as error: raise InputError(f"{path}: {error}") from None
 
 # %% ../nbs/030_motion.ipynb #b6906685
