@@ -27,7 +27,8 @@ from ..body.ik import rotation_between
 from ..body.capture import Capture, ancestors, identify_joints
 from ..body.retarget import continuous_quaternions, slerp, two_bone_ik
 from ..core import InputError, atomic, check_regular_file
-from ..data.mocap import gltf_buffer, gltf_nodes, node_matrix
+from ..data.mocap import check_gltf, gltf_buffer, gltf_nodes, node_matrix
+from ..documents import read_document
 from ..motion import Motion, forward_kinematics
 from ..rotation import axis_angle_to_matrix
 from .export import Buffer, check_export
@@ -55,7 +56,9 @@ def load_character(
     from pygltflib import GLTF2, BufferFormat
     with check_regular_file(path).open("rb") as file: head = file.read(4)
     if head!=b"glTF" and not head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"): raise InputError(f"{path}: {no_gltf}")
+    data = read_document(path)
     with gltf_errors(path):
+        check_gltf(data)
         load = GLTF2().load_binary if head==b"glTF" else GLTF2().load_json
         gltf = load(str(path))
         if any(len(gltf_buffer(gltf, buffer.uri, Path(path).parent) or b"")<buffer.byteLength for buffer in gltf.buffers): raise ValueError("its numbers are cut off")
