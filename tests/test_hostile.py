@@ -176,19 +176,24 @@ def no_nodes(c): c["nodes"] = []
 def planet(c): [node.update(translation=[1e6*x for x in node["translation"]]) for node in c["nodes"] if "translation" in node]
 def nameless(c): [node.update(name="bone") for node in c["nodes"]]
 def long_names(c): [node.update(name="x"*100_000) for node in c["nodes"]]
+def crowd(c): c["nodes"] += [dict(name=f"n{k}", children=[len(c["nodes"])+k+1]) for k in range(20_000)]+[dict(name="last")]
+def channels(c): c["animations"] = [dict(channels=[dict(sampler=0, target=dict(node=0, path="rotation"))]*50_000, samplers=[dict(input=0, output=0)])]
+def last_view(c): c["accessors"][0]["bufferView"] = -1
+def last_joint(c): c["skins"][0]["joints"][-1] = -1
+def before_its_numbers(c): c["bufferViews"][0]["byteOffset"] = -4
 def twice(c): c["skins"] = c["skins"]*2; c["nodes"] += [dict(node, children=[k+len(c["nodes"]) for k in node.get("children", [])]) for node in c["nodes"]]; c["skins"] = [c["skins"][0], dict(c["skins"][0], joints=[k+len(c["nodes"])//2 for k in c["skins"][0]["joints"]])]
 def vrm_lies(c): c["extensions"] = dict(VRMC_vrm=dict(humanoid=dict(humanBones=dict(hips=dict(node=10**9), head=dict(node="x"), leftUpperLeg=None))))
 def vrm_list(c): c["extensions"] = dict(VRM=dict(humanoid=dict(humanBones=[None, 3, dict(bone=[], node=0)])))
 def vrm_same(c): c["extensions"] = dict(VRMC_vrm=dict(humanoid=dict(humanBones={name: dict(node=5) for name in ("hips", "head", "leftUpperLeg", "leftLowerLeg", "leftFoot", "rightUpperLeg", "rightLowerLeg", "rightFoot", "leftHand", "rightHand")})))
 
-CHARACTERS = (no_skin, circle, nan_place, endless, flat, singular, elsewhere, diary, server, negative, strings, no_nodes, planet, nameless, long_names, twice, vrm_lies, vrm_list, vrm_same)
+CHARACTERS = (no_skin, circle, nan_place, endless, flat, singular, elsewhere, diary, server, negative, strings, no_nodes, crowd, channels, last_view, last_joint, before_its_numbers, planet, nameless, long_names, twice, vrm_lies, vrm_list, vrm_same)
 
-@pytest.mark.parametrize("change", CHARACTERS[:12], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", CHARACTERS[:17], ids=lambda change: change.__name__)
 def test_characters_of_bad_make(place, capfd, change): check_character(place, capfd, change)
 
 
 @pytest.mark.slow # These are danced with
-@pytest.mark.parametrize("change", CHARACTERS[12:], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", CHARACTERS[17:], ids=lambda change: change.__name__)
 def test_characters_of_odd_make(place, capfd, change): check_character(place, capfd, change)
 
 
@@ -198,6 +203,14 @@ def check_character(place, capfd, change):
     assert "Traceback" not in said.err and unharmed(place)
     if code: assert code==2 and said.err.splitlines()[-1].startswith("error: ") and len(said.err.splitlines()[-1])<600 and not Path("new.glb").exists(), said
     else: assert np.isfinite([x for node in attack.parsed_glb(Path("new.glb").read_bytes())["json"]["nodes"] for x in node.get("translation", [])]).all()
+
+
+@pytest.mark.parametrize("change", [crowd, channels, last_view, last_joint, before_its_numbers], ids=lambda change: change.__name__)
+def test_animations_of_bad_make(place, change):
+    "Each part would become an object, and -1 would be the last of a list"
+    from audio2pose.data.mocap import read_motion
+    glb("odd.glb", change)
+    with limit(20), pytest.raises(InputError, match="parts|below 0"): read_motion("odd.glb")
 
 
 RETARGET_LINES = ["dance/motion.npz mine/diary.txt", "mine/diary.txt person.glb", "dance/motion.npz person.glb --out person.glb", "dance/motion.npz person.glb --out dance/motion.npz", "dance/motion.npz person.glb --out link.glb", "dance/motion.npz person.glb --out hard.glb", "dance/motion.npz person.glb --fps nan",
@@ -461,6 +474,73 @@ def test_hashes_noted_before_are_looked_at(here, note, capfd):
     assert check_sha256(Path("w.bin"), whole[:8])==whole
     Path("SHA256SUMS").write_text(f"{'0'*64}  w.bin\n")
     with pytest.raises(InputError, match="not the file that came first"): check_sha256(Path("w.bin"), whole[:8])
+
+
+# ---- songs and pickles that say more than they hold
+
+def wav(bits=16, size=16, order="<", samples=b""):
+    "A WAV file whose header says so many bits a sample, in a `fmt ` chunk of so many bytes"
+    fmt = struct.pack(f"{order}HHIIHH", 1, 1, 22_050, 44_100, 2, bits)[:size]
+    number = lambda n: struct.pack(f"{order}I", n)
+    return (b"RIFF" if order=="<" else b"RIFX")+number(20+size+len(samples))+b"WAVEfmt "+number(size)+fmt+b"data"+number(len(samples))+samples
+
+TONE = (.5*np.sin(np.arange(44_100)/9)*(np.arange(44_100)%11_025<2000)).astype("f4")
+
+@pytest.mark.parametrize("header", [dict(bits=0), dict(bits=1), dict(bits=7), dict(bits=65_535), dict(size=14), dict(size=2), dict(size=0)], ids=str)
+def test_a_wav_that_does_not_say_what_its_samples_are(here, header):
+    "Decoders guess, and the song would be noise"
+    from audio2pose import audio
+    Path("a.wav").write_bytes(wav(samples=(TONE*32_767).astype("<i2").tobytes(), **header))
+    with limit(20), pytest.raises(InputError) as error: audio.load("a.wav")
+    assert "\n" not in str(error.value)
+
+
+def test_a_wav_of_the_other_byte_order(here):
+    from audio2pose import audio
+    Path("a.wav").write_bytes(wav(order=">", samples=(TONE*32_767).astype(">i2").tobytes()))
+    assert np.abs(audio.load("a.wav", 22_050)[0]-TONE).max()<1e-3
+
+
+def test_flac_files_put_end_to_end(here):
+    "Both are heard, on one clock, as those of Ogg and MP3 are"
+    from audio2pose import audio
+    soundfile.write("a.flac", TONE, 22_050)
+    soundfile.write("b.flac", np.stack([TONE, TONE], 1), 44_100)
+    Path("both.flac").write_bytes(Path("a.flac").read_bytes()+Path("b.flac").read_bytes())
+    y,rate = audio.load("both.flac", 22_050)
+    assert len(y)==len(TONE)*3//2 and np.abs(y[:len(TONE)]-TONE).max()<1e-3
+    Path("cut.flac").write_bytes(Path("both.flac").read_bytes()[:-3000])
+    with pytest.raises(InputError): audio.load("cut.flac")
+
+
+def test_pickles_whose_parts_occur_again_and_again(here):
+    "A few bytes would be gigabytes of numbers, or hours of counting"
+    from audio2pose.motion import load_pickle
+    lists,arrays = [0.],[np.zeros((1000, 72))]*3000
+    for _ in range(30): lists = [lists]*10
+    for content in (lists, tuple(lists), {"smpl_trans": lists}, dict(smpl_poses=arrays, smpl_trans=np.zeros((1, 3)))):
+        Path("a.pkl").write_bytes(pickle.dumps(content))
+        with limit(20), pytest.raises(InputError, match="again and again"): load_pickle("a.pkl")
+
+
+def test_small_numbers_count_as_large_ones(here, monkeypatch):
+    "A byte a number on the disk is eight in memory"
+    from audio2pose import documents
+    monkeypatch.setattr(documents, "MAX_ARRAYS", 1_000_000)
+    np.savez_compressed("a.npz", poses=np.zeros((2000, 24, 3), "i1"), trans=np.zeros((2000, 3), "i1"), fps=60.)
+    with pytest.raises(InputError, match="eight bytes each"): Motion.load("a.npz")
+
+
+@pytest.mark.skipif(sys.platform!="linux", reason="its measure of memory")
+def test_pickles_that_announce_much(here):
+    "No room is made for what is not there"
+    import resource
+    from audio2pose.motion import load_pickle
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for code in (b"\x96", b"\x8e", b"\x8d"):
+        Path("a.pkl").write_bytes(b"\x80\x05"+code+struct.pack("<Q", 6<<30)+b".")
+        with pytest.raises(InputError): load_pickle("a.pkl")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss<before+500_000
 
 
 # ---- full disks
