@@ -27,7 +27,7 @@ from ..audio import load, open_media
 from ..beats import TRACKERS, Beats, beats_from, load as load_beats
 from ..body.skin import Body, load_body
 from ..core import InputError, asset, atomic
-from ..body.footing import motion_floor
+from ..body.footing import bent_toes, motion_floor
 from ..motion import Motion
 from ..skeleton import SMPL_24
 
@@ -64,9 +64,10 @@ def motion_data(
     if not len(motion): raise InputError("player: the motion has no frames, so there is nothing to show")
     finite = np.isfinite(motion.poses).all((1, 2)) & np.isfinite(motion.trans).all(1)
     if not finite.all(): raise InputError(f"player: frame {int(np.argmin(finite))} of the motion is not finite; the motion has exploded")
+    floor = motion_floor(motion)
     return dict(
-        frames=len(motion), fps=motion.fps, ground=motion_floor(motion),
-        poses=base64_text(quantised_poses(motion.poses)), trans=base64_text(motion.trans.astype("<f4")),
+        frames=len(motion), fps=motion.fps, ground=floor,
+        poses=base64_text(quantised_poses(bent_toes(motion, floor).poses)), trans=base64_text(motion.trans.astype("<f4")),
         skeleton=dict(parents=list(SMPL_24.parents), offsets=SMPL_24.offsets.tolist()))
 
 # %% ../../nbs/710_show.player.ipynb #15c72907

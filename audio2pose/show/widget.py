@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ..body.footing import bent_toes
 from ..body.skin import load_body, skinned_vertices
 from ..core import InputError, asset, require
 from ..motion import Motion
@@ -127,7 +128,8 @@ def body_at(
 )->Float[np.ndarray, "V 3"]: # m, over the origin, floor at 0
     "The body's vertices at a moment"
     frame = int(np.clip(round(time*motion.fps), 0, len(motion)-1))
-    return skinned_vertices(load_body(), motion[frame:frame+1])[0]-motion.trans[frame]*[1, 0, 1]-[0, motion_floor(motion), 0]
+    floor = motion_floor(motion)
+    return skinned_vertices(load_body(), bent_toes(motion[frame:frame+1], floor))[0]-motion.trans[frame]*[1, 0, 1]-[0, floor, 0]
 
 # %% ../../nbs/730_show.widget.ipynb #edb4e02b
 def draw_dancer(
