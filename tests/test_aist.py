@@ -416,6 +416,13 @@ def test_windows_of_the_prepared(ready):
     with pytest.raises(InputError, match="none of its"): load_windows(ready, "train")
 
 
+def test_inspect_reads_cameras_and_lists(tree, tmp_path):
+    assert [line.split()[0] for line in describe_file(tree/"cameras"/"ring.json")]==["size", "matrix", "rotation", "translation", "distortions"]
+    for file,said in {"cameras/mapping.txt": "6 names, 6 of them sequences of AIST++", "ignore_list.txt": "0 names, 0 of them sequences of AIST++"}.items(): assert describe_file(tree/file)==[said]
+    (tmp_path/"own.txt").write_text(f"{dances(tree)[0]}\n\ntake_1 studio\n")
+    assert describe_file(tmp_path/"own.txt")==["2 names, 1 of them sequences of AIST++; take_1 is none"]
+
+
 # ---- sets that are not whole
 
 def one_genre(folder):
@@ -457,7 +464,7 @@ def test_other_names(tree, tmp_path):
     "Before anything is made, prepare, verify and generate say what is there and what a name should be"
     rename(link(tree, tmp_path/"tree"), ("motions/*", None), ("keypoints3d/*", None), ("wav/*", None))
     done = run("data", "prepare", tmp_path/"tree", "--out", tmp_path/"out")
-    said = "no sequence in its folders motions and keypoints3d; 12 files bear other names, motions/take_0.pkl the first: a sequence is called as gBR_sBM_cAll_d04_mBR0_ch01.pkl"
+    said = "no sequence in its folders motions and keypoints3d; 12 files bear other names, motions/take_0.pkl the first; expected are such as gBR_sBM_cAll_d04_mBR0_ch01.pkl"
     assert done.returncode==2 and said in done.stderr and done.stderr.count("\n")==1 and not (tmp_path/"out").exists()
     with pytest.raises(InputError, match="12 files bear other names, motions/take_0.pkl the first"): verify(tmp_path/"tree", workers=1, progress=False)
     with pytest.raises(InputError, match=r"lack their motion .*; there: 6 files in \S+ .take_0.pkl the first. and 6 files in \S+ .take_0.wav the first."):
@@ -470,7 +477,7 @@ def test_some_other_names(tree, tmp_path):
     folder = link(tree, tmp_path/"tree")
     rename(folder, ("motions/*", 3), ("keypoints3d/*", 3), ("wav/*", 4))
     replace_bytes(folder/"cameras"/"mapping.txt", b"take_0 studio\n"+f"{dances(tree)[-1]} studio\n".encode())
-    with pytest.raises(InputError, match="2 of 6 sequences are whole; 3 lack their motion, 1 their sound .*; 10 files bear other names, motions/take_0.pkl the first: .* its song mBR0.wav; rename yours so"):
+    with pytest.raises(InputError, match="2 of 6 sequences are whole; 3 lack their motion, 1 their sound .*; 10 files bear other names, motions/take_0.pkl the first; expected are .* mBR0.wav for its song"):
         prepare(folder, tmp_path/"out", partial_set=False, progress=False)
     assert not (tmp_path/"out"/"records").exists()
     said = [f"{issue.name}: {issue.message}" for issue in verify(folder, workers=1, progress=False).issues]

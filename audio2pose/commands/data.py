@@ -202,7 +202,7 @@ def verify(
 # %% ../../nbs/815_commands.data.ipynb #32a773fa
 @app.command("inspect")
 def inspect(
-    file:Annotated[Path, typer.Argument(help="A .pkl, .npy, .npz, .json, or any sound.")],
+    file:Annotated[Path, typer.Argument(help="A .pkl, .npy, .npz, .json, .txt, or any sound.")],
     picture:Annotated[Path|None, typer.Option(help="Where a picture goes, too: .png, .svg or .pdf.", show_default="none")]=None,
     no_picture:Annotated[bool, typer.Option("--no-picture", help="Words only.")]=False,
 ):

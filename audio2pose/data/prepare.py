@@ -104,7 +104,7 @@ def names_said(
     "What to say about files under other names"
     files,count = dataset.unnamed,len(dataset.unnamed)
     if not files: return ""
-    return f"{count} {'file bears' if count==1 else 'files bear'} other names, {files[0]} the first: a sequence is called as gBR_sBM_cAll_d04_mBR0_ch01.pkl (genre, situation, camera, dancer, song, choreography), its song mBR0.wav; rename yours so"
+    return f"{count} {'file bears' if count==1 else 'files bear'} other names, {files[0]} the first; expected are such as gBR_sBM_cAll_d04_mBR0_ch01.pkl, and mBR0.wav for its song"
 
 def add_strange_songs(
     dataset:DatasetFiles, # Its issues grow
@@ -131,7 +131,7 @@ def scan_dataset(
     songs = find_songs([Path(music)] if music else [source/"wav", source/"music"])
     filmed = files_of(dataset, Path(videos or source/"videos"), (".mp4",), genre, single=False)
     names = sorted(motions.keys()|points.keys())
-    if not names: raise InputError(f"{source}: no sequence{f' of {genre}' if genre else ''} in its folders motions and keypoints3d; {names_said(dataset) or 'is this the folder of AIST++?'}")
+    if not names: raise InputError(f"{source}: no sequence{f' of {genre}' if genre else ''} in its folders motions and keypoints3d; {f'{names_said(dataset)} (genre, situation, camera, dancer, song, choreography); rename yours so' if dataset.unnamed else 'is this the folder of AIST++?'}")
     splits = split_of(names, source)
     for name in names: dataset.clips.append(Clip(name, motions.get(name), points.get(name), songs.get(parse_name(name).music) or filmed.get(name), splits[name]))
     if any(clip.sound is None for clip in dataset.clips): add_strange_songs(dataset, songs)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Issue', 'ClipChecker', 'check_frames', 'check_views', 'check_clip', 'verify_official', 'check_record',
            'PrepareSummary', 'verify_prepared', 'array_issue', 'landmark_issue', 'landmark_files', 'verify_landmarks',
-           'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary', 'frame_count', 'single_number',
-           'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
+           'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary', 'frame_count', 'list_summary',
+           'single_number', 'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
 
 # %% ../../nbs/255_data.verify.ipynb #80a1541e
 import os
@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from ..audio import load as load_audio
 from ..core import FPS, MAX_FPS, InputError, require
 from ..documents import read_json, read_npy, read_npz
-from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_keypoints2d, read_keypoints3d
+from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_names, read_keypoints2d, read_keypoints3d
 from ..engine.ledger import read_ledger
 from ..engine.workers import Resources, WorkerDiedError, map_items
 from ..landmarks import Landmarks
@@ -240,9 +240,10 @@ def verify(
 def json_arrays(
     path:Path,
 )->dict[str, np.ndarray]:
-    "The lists of numbers in a JSON file, by name"
-    found = {}
-    for key,value in read_json(path, dict[str, Any]).items():
+    "The lists of numbers in a JSON file, by name; of a list of objects, such as cameras, those that all of them have"
+    content,found = read_json(path, dict[str, Any]|list[dict[str, Any]]),{}
+    if isinstance(content, list): content = {key: [entry[key] for entry in content] for key in (content[0] if content else ()) if all(key in entry for entry in content)}
+    for key,value in content.items():
         with suppress(ValueError, TypeError, OverflowError): found[key] = np.asarray(value) # What is ragged is no array
     return {key: value for key,value in found.items() if value.dtype.kind in "fiu"}
 
@@ -259,6 +260,7 @@ def read_arrays(
     if suffix==".npy": return {"": read_npy(path)}
     if suffix==".npz": return read_npz(path)
     if suffix==".json": return json_arrays(path)
+    if suffix==".txt": return {} # Names
     return {"samples": load_audio(path, 16000)[0]}
 
 # %% ../../nbs/255_data.verify.ipynb #01267b72
@@ -283,6 +285,19 @@ def frame_count(
         if x.ndim>1 and key in ("smpl_poses", "poses", "keypoints3d", "keypoints3d_optim", ""): return len(x)
     return None
 
+# %% ../../nbs/255_data.verify.ipynb #5ca6472b
+def list_summary(
+    path:Path, # A split, the ignore list or the cameras' mapping; one name at the beginning of each line
+)->str:
+    "How many sequences a list has, and what else stands in it"
+    names = [line.split()[0] for line in read_names(path)]
+    strange = []
+    for name in names:
+        try: parse_name(name)
+        except InputError: strange.append(name)
+    said = f"{len(names)} name{'s'*(len(names)!=1)}, {len(names)-len(strange)} of them sequences of AIST++"
+    return f"{said}; {strange[0][:60]} is none" if strange else said
+
 # %% ../../nbs/255_data.verify.ipynb #45713f46
 def single_number(
     value, # An array or a number
@@ -292,11 +307,12 @@ def single_number(
     return float(value.reshape(-1)[0]) if value.size==1 and value.dtype.kind in "fiu" else float("nan")
 
 def describe_file(
-    path:str|os.PathLike, # .pkl, .npy, .npz, .json, or any sound
+    path:str|os.PathLike, # .pkl, .npy, .npz, .json, .txt, or any sound
 )->list[str]: # Lines
     "What is in a file"
     path = Path(path)
     if not path.is_file(): raise InputError(f"{path}: no such file")
+    if path.suffix.lower()==".txt": return [list_summary(path)]
     arrays = read_arrays(path)
     lines,frames = [array_summary(*pair) for pair in arrays.items()],frame_count(arrays)
     times = arrays.get("timestamps")
