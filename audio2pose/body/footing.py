@@ -12,7 +12,7 @@ __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'toe_corners', 'knee_flexion', 'o
 import numpy as np
 from dataclasses import replace
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter1d, label, minimum_filter1d, percentile_filter
+from scipy.ndimage import gaussian_filter1d, label, maximum_filter1d, percentile_filter
 
 from ..motion import Motion, forward_kinematics, joint_states
 from ..rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
@@ -75,13 +75,13 @@ def reachable_height(
     stretch:float=.99, # Of the leg's length: a knee of 16 degrees; real dancers' straighter knee is at 12 in its straightest twentieth
 )->Float[np.ndarray, "T"]: # m
     "The wanted pelvis height, lowered where a leg would have to stretch"
-    height = trans[:,1].copy()
+    excess = np.zeros(len(trans))
     for k,chain in enumerate(legs.values()):
         offset = root@SMPL_24.offsets[chain[0]]
         apart = np.linalg.norm((trans+offset-ankles[:,k])[:,[0, 2]], axis=-1)
         rise = np.sqrt(np.maximum((stretch*leg_length[k])**2-apart**2, .01))
-        height = np.minimum(height, ankles[:,k,1]+rise-offset[:,1])
-    return gaussian_filter1d(minimum_filter1d(height, 9), 2.5)
+        excess = np.maximum(excess, trans[:,1]+offset[:,1]-ankles[:,k,1]-rise)
+    return trans[:,1]-gaussian_filter1d(maximum_filter1d(excess, 9), 2.5)
 
 # %% ../../nbs/110_body.footing.ipynb #fcec00a7
 def sole_height(
@@ -230,7 +230,7 @@ def lifted_toe(
     toe:Float[np.ndarray, "T 3"], # m
     contact:Bool[np.ndarray, "T"],
     fps:float,
-    height:float=.07, # Of a foot at a quarter of a metre per second and faster, m
+    height:float=.06, # Of a foot at a quarter of a metre per second and faster, m
 )->Float[np.ndarray, "T 3"]: # m
     "Raise a foot while it moves over the floor"
     if len(toe)<2: return toe
