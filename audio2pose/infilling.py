@@ -323,7 +323,7 @@ def lock_feet(
         path = path+share*(lifted_toe(path, stands, motion.fps)-path)
         clock = np.where(known, np.arange(len(known)), swing_times(inner_swings(stands, known), hold*motion.fps))
         path[:, [0, 2]] = interpolate_frames(path[:, [0, 2]], clock)
-        feet[side] = path,closest_rotation(interpolate_frames(rotations[:, ankle], clock))
+        feet[side] = path,closest_rotation(interpolate_frames(rotations[:, ankle], clock)),stands
     solve_legs(pose, trans, positions, feet)
     return replace(motion, poses=matrix_to_axis_angle(pose), trans=trans)
 

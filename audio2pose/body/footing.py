@@ -6,7 +6,8 @@
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'toe_corners', 'knee_flexion', 'orthonormal_frame', 'leg_rotations',
            'reachable_height', 'sole_height', 'remove_short_runs', 'contacts', 'motion_floor', 'on_floor',
            'levelling_turn', 'bent_toes', 'smooth_rotations', 'floor_height', 'smooth_interpolation', 'planted_toe',
-           'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'solve_legs', 'remove_foot_skating']
+           'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'within_reach', 'solve_legs',
+           'remove_foot_skating']
 
 # %% ../../nbs/110_body.footing.ipynb #9a862a05
 import numpy as np
@@ -230,7 +231,7 @@ def lifted_toe(
     toe:Float[np.ndarray, "T 3"], # m
     contact:Bool[np.ndarray, "T"],
     fps:float,
-    height:float=.06, # Of a foot at a quarter of a metre per second and faster, m
+    height:float=.07, # Of a foot at a quarter of a metre per second and faster, m
 )->Float[np.ndarray, "T 3"]: # m
     "Raise a foot while it moves over the floor"
     if len(toe)<2: return toe
@@ -280,19 +281,37 @@ def interpolate_frames(
     share = (times-before).reshape(-1, *[1]*(values.ndim-1))
     return values[before]*(1-share)+values[np.minimum(before+1, len(values)-1)]*share
 
+# %% ../../nbs/110_body.footing.ipynb #870068a9
+def within_reach(
+    ankle:Float[np.ndarray, "T 3"], # Where it is wanted, m
+    hip:Float[np.ndarray, "T 3"], # m
+    side:str, # "left" or "right"
+    stands:Bool[np.ndarray, "T"], # Frames in which it stays where it is
+    near:float=.95, # Of the leg's length: followed all the way
+    far:float=.99, # Never passed
+)->Float[np.ndarray, "T 3"]: # m
+    "Ankles of a swinging foot, drawn softly towards the hip where the leg would be stretched"
+    length = leg_length[list(legs).index(side)]
+    reach = ankle-hip
+    distance = np.linalg.norm(reach, axis=-1)/length
+    soft = np.where(distance>near, near+(far-near)*np.tanh((distance-near)/(far-near)), distance)
+    held = gaussian_filter1d(maximum_filter1d(stands, 3).astype(float), 2, mode="nearest")
+    return hip+reach*(held+(1-held)*soft/distance)[:,None]
+
 # %% ../../nbs/110_body.footing.ipynb #1a80e051
 def solve_legs(
     pose:Float[np.ndarray, "T 24 3 3"], # Changed in place
     trans:Float[np.ndarray, "T 3"], # Its height is lowered in place where a leg would have to stretch
     positions:Float[np.ndarray, "T 24 3"], # As generated, m
-    feet:dict, # side → (toe path, foot rotation)
+    feet:dict, # side → (toe path, foot rotation, frames in which it stands)
 ):
     "Legs that reach their feet"
-    ankles = {side: toe-foot@SMPL_24.offsets[legs[side][3]] for side,(toe,foot) in feet.items()}
+    ankles = {side: toe-foot@SMPL_24.offsets[legs[side][3]] for side,(toe,foot,_) in feet.items()}
     for side,ankle in ankles.items(): ankle[:,1] = np.maximum(ankle[:,1], TOE_HEIGHT-SMPL_24.offsets[legs[side][3],1]) # No heel under the floor
     trans[:,1] = reachable_height(pose[:,0], trans, np.stack(list(ankles.values()), 1))
-    for side,(_,foot) in feet.items():
+    for side,(_,foot,stands) in feet.items():
         hip,knee,ankle,_ = legs[side]
+        ankles[side] = within_reach(ankles[side], trans+pose[:,0]@SMPL_24.offsets[hip], side, stands)
         bend = positions[:,knee]-(positions[:,hip]+positions[:,ankle])/2
         towards = gaussian_filter1d(bend+.05*foot[:,:,2]+.03*pose[:,0,:,2], 2, axis=0, mode="nearest")
         pose[:,[hip, knee, ankle]] = leg_rotations(side, pose[:,0], trans, ankles[side], foot, towards)
@@ -314,10 +333,10 @@ def remove_foot_skating(
     contact,feet = contacts(positions, motion.fps),{}
     for k,(side,(_,_,ankle,toe)) in enumerate(legs.items()):
         low = positions[:,ankle,1]<TOE_HEIGHT-SMPL_24.offsets[toe,1]+.07
-        flat = remove_short_runs(contact[:,k]&low, 4)
+        flat = maximum_filter1d(remove_short_runs(contact[:,k]&low, 4), 5) # A heel begins to turn after the foot has left the floor, not while it leaves
         path = lifted_toe(planted_toe(positions[:,toe], contact[:,k]), contact[:,k], motion.fps)
         clock = swing_times(contact[:,k], hold*motion.fps)
         path[:,[0, 2]] = interpolate_frames(path[:,[0, 2]], clock)
-        feet[side] = path,closest_rotation(interpolate_frames(planted_foot(turned[:,k], flat), clock))
+        feet[side] = path,closest_rotation(interpolate_frames(planted_foot(turned[:,k], flat), clock)),contact[:,k]
     solve_legs(pose, trans, positions, feet)
     return replace(motion, poses=matrix_to_axis_angle(pose), trans=trans)
