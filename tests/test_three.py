@@ -92,7 +92,7 @@ def test_three_reads_the_dance(read, skeleton, fps):
     for found,frame in zip(said["poses"], (0, len(motion)-1)):
         assert np.linalg.norm(np.array(found)[order]-grounded.positions()[frame, list(rig.joints)], axis=-1).max()<MILLIMETRE
     if skeleton=="vrma": return # Bones alone
-    assert abs(said["rest"][0])<MILLIMETRE and 1.6<said["rest"][1]<1.85, "at rest the soles are on the floor"
+    assert abs(said["rest"][0])<MILLIMETRE and 1.6<said["rest"][1]<1.8, "at rest the soles are on the floor"
     for (low,high),frame in zip(said["boxes"], (0, len(motion)-1)):
         body = skinned_vertices(load_body(), grounded[frame:frame+1])[0]
         assert abs(low-body[:, 1].min())<MILLIMETRE and abs(high-body[:, 1].max())<MILLIMETRE
