@@ -143,6 +143,7 @@ def deep_versions(target, rng:random.Random, places:int)->Iterator[bytes]:
 def replaced(content, path:tuple, odd):
     "Content with another value in one place"
     if not path: return odd
+    if isinstance(content, tuple): return tuple(replaced(list(content), path, odd))
     content = copy.copy(content)
     content[path[0]] = replaced(content[path[0]], path[1:], odd)
     return content

@@ -126,6 +126,12 @@ def test_deep_and_circular_files(targets, here):
     assert set(found)<={"value", "refused"} and found.total()>150, "\n".join(found)
 
 
+def test_every_place_can_be_spoiled():
+    content = dict(a=(1, [2, 3]))
+    for path in attack.paths_in(content): assert "odd" in str(attack.replaced(content, path, "odd"))
+    assert content==dict(a=(1, [2, 3]))
+
+
 @pytest.mark.attack
 @pytest.mark.timeout(3000)
 def test_all_deep_and_circular_files(targets, here):
@@ -320,14 +326,14 @@ def write_clips(folder:Path):
 GRID_NOTEBOOK = ["from pathlib import Path\nimport time, hashlib\ntime.sleep(.5)\n", "Path(out).mkdir(parents=True, exist_ok=True)\n(Path(out)/'done.txt').write_text(hashlib.sha256(str(number).encode()).hexdigest())\n"]
 
 
-def write_material(folder:Path, tiny:Path):
+def write_material(folder:Path, tree:bool):
     "What the commands that are killed begin from"
     from audio2pose.data.windows import random_sequences, write_store
     t = np.arange(22_050*4)/22_050
     soundfile.write(folder/"song.wav", (.8*np.sin(2*np.pi*1000*t)*np.exp(-(t%.5)/.01)+.05*np.sin(2*np.pi*220*t)).astype(np.float32), 22_050)
     write_store(random_sequences(4, 400), folder/"store")
     write_clips(folder)
-    cli.run(["data", "synth", str(folder/"tree"), "--sequences", "4", "--seconds", "8", "--seed", "1"])
+    if tree: cli.run(["data", "synth", str(folder/"tree"), "--sequences", "4", "--seconds", "8", "--seed", "1"])
     (folder/"points").mkdir()
     rng = np.random.default_rng(0)
     for i in range(8): np.save(folder/"points"/f"clip{i}.npy", np.concatenate([500+100*rng.normal(size=(3000, 17, 2)), rng.uniform(size=(3000, 17, 1))], -1))
@@ -352,7 +358,7 @@ KILLED = dict( # Command → words with OUT for the output folder, and what is c
 @pytest.mark.parametrize("name", list(KILLED))
 def test_killed_twelve_times(here, tiny, shared, name):
     "kill -9 at random moments, then to the end: what an undisturbed run makes, and nothing is left behind"
-    write_material(here, tiny)
+    write_material(here, tree=name=="prepare")
     line,result = KILLED[name]
     if name=="mediapipe": # Real people, and workers of its own
         pytest.importorskip("mediapipe")
