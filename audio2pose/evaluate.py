@@ -165,6 +165,7 @@ class Evaluation:
     settings:dict # Counts, seeds, versions
     clips:dict[str, dict[str, float]] # Name → measures of each generated clip
     realism:Realism|None = None # Beside the published metrics; None if the dances are too short for it
+    pools:dict[str, ReferencePool]|None = field(default=None, repr=False) # The scale of the real dances, on which others can be measured, too
 
     @property
     def columns(self): return [name for name in protocol_columns(self.protocol) if any(name in row.scores for row in self.table)]
@@ -342,7 +343,7 @@ def evaluate(
     settings = dict(generated=len(ours), references=len(real), skip=skip, draws=draws, seed=seed, fps=FPS, audio2pose=__version__)
     each = {name: {key: float(values[i]) for key,values in ours.measures.items()} for i,name in enumerate(ours.names)}
     bodies = [{name: clip for name,clip in named_clips(given, who, fps).items() if name in kept.positions} for given,who,kept in ((motions, "motions", clips), (references, "references", pool_clips))]
-    return Evaluation(p, table+published_rows(protocol), messages, clips.left_out+pool_clips.left_out+missing, settings, each, realism_scores(*bodies, skip))
+    return Evaluation(p, table+published_rows(protocol), messages, clips.left_out+pool_clips.left_out+missing, settings, each, realism_scores(*bodies, skip), pools)
 
 # %% ../nbs/620_evaluate.ipynb #122f16fc
 def format_score(
