@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'toe_corners', 'knee_flexion', 'orthonormal_frame', 'leg_rotations',
-           'reachable_height', 'sole_height', 'remove_short_runs', 'contacts', 'motion_floor', 'on_floor',
-           'levelling_turn', 'bent_toes', 'smooth_rotations', 'floor_height', 'smooth_interpolation', 'planted_toe',
-           'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'within_reach', 'solve_legs',
-           'remove_foot_skating']
+           'highest_pelvis', 'reachable_height', 'sole_height', 'remove_short_runs', 'contacts', 'motion_floor',
+           'on_floor', 'levelling_turn', 'bent_toes', 'smooth_rotations', 'floor_height', 'smooth_interpolation',
+           'planted_toe', 'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'within_reach',
+           'solve_legs', 'remove_foot_skating']
 
 # %% ../../nbs/110_body.footing.ipynb #9a862a05
 import numpy as np
@@ -69,19 +69,29 @@ def leg_rotations(
 # %% ../../nbs/110_body.footing.ipynb #7ba413ca
 leg_length = [sum(np.linalg.norm(SMPL_24.offsets[joint]) for joint in chain[1:3]) for chain in legs.values()]
 
-def reachable_height(
+def highest_pelvis(
     root:Float[np.ndarray, "T 3 3"],
-    trans:Float[np.ndarray, "T 3"], # Wanted place of the pelvis, m
+    trans:Float[np.ndarray, "T 3"], # Over which place of the floor the pelvis is, m
     ankles:Float[np.ndarray, "T 2 3"], # m
     stretch:float=.99, # Of the leg's length: a knee of 16 degrees; real dancers' straighter knee is at 12 in its straightest twentieth
 )->Float[np.ndarray, "T"]: # m
-    "The wanted pelvis height, lowered where a leg would have to stretch"
-    excess = np.zeros(len(trans))
+    "Up to which height both legs reach"
+    heights = []
     for k,chain in enumerate(legs.values()):
         offset = root@SMPL_24.offsets[chain[0]]
         apart = np.linalg.norm((trans+offset-ankles[:,k])[:,[0, 2]], axis=-1)
         rise = np.sqrt(np.maximum((stretch*leg_length[k])**2-apart**2, .01))
-        excess = np.maximum(excess, trans[:,1]+offset[:,1]-ankles[:,k,1]-rise)
+        heights.append(ankles[:,k,1]+rise-offset[:,1])
+    return np.minimum(*heights)
+
+# %% ../../nbs/110_body.footing.ipynb #a29d8f75
+def reachable_height(
+    root:Float[np.ndarray, "T 3 3"],
+    trans:Float[np.ndarray, "T 3"], # Wanted place of the pelvis, m
+    ankles:Float[np.ndarray, "T 2 3"], # m
+)->Float[np.ndarray, "T"]: # m
+    "The wanted pelvis height, lowered where a leg would have to stretch"
+    excess = np.maximum(trans[:,1]-highest_pelvis(root, trans, ankles), 0)
     return trans[:,1]-gaussian_filter1d(maximum_filter1d(excess, 9), 2.5)
 
 # %% ../../nbs/110_body.footing.ipynb #fcec00a7

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..core import FPS, InputError
-from ..body.footing import TOE_HEIGHT, orthonormal_frame, leg_rotations, legs, reachable_height, smooth_rotations
+from ..body.footing import TOE_HEIGHT, highest_pelvis, orthonormal_frame, leg_rotations, legs, smooth_rotations
 from ..motion import Motion
 from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from ..skeleton import SMPL_24
@@ -403,7 +403,8 @@ def add_legs(
 ):
     "Solve both legs for their foot paths"
     ankles,rotations = zip(*(ankle_path(side, path) for side,path in zip(legs, paths)))
-    trans[:,1] = reachable_height(pose[:,0], trans, np.stack(ankles, 1))
+    height = np.minimum(trans[:,1], highest_pelvis(pose[:,0], trans, np.stack(ankles, 1)))
+    trans[:,1] = gaussian_filter1d(minimum_filter1d(height, 9), 2.5)
     for side,ankle,foot in zip(legs, ankles, rotations):
         towards = pose[:,0,:,2]*[1, 0, 1]+.8*foot[:,:,2]+[.3 if side=="left" else -.3, 0, 0]
         pose[:,list(legs[side][:3])] = leg_rotations(side, pose[:,0], trans, ankle, foot, towards)

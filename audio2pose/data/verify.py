@@ -295,6 +295,7 @@ def list_summary(
     for name in names:
         try: parse_name(name)
         except InputError: strange.append(name)
+    if names and len(strange)==len(names): raise InputError(f"{path}: a text of {len(names)} lines that is no list of AIST++'s sequences (the first is {strange[0][:60]!r})")
     said = f"{len(names)} name{'s'*(len(names)!=1)}, {len(names)-len(strange)} of them sequences of AIST++"
     return f"{said}; {strange[0][:60]} is none" if strange else said
 
