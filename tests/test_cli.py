@@ -374,7 +374,7 @@ def test_stopped_synth_leaves_no_half_file(here):
 def test_full_disk(here, tiny, song):
     "A limit on file sizes acts like a disk that fills up"
     soundfile.write("song.wav", clicks(5), SR)
-    process = start("dance", *["song.wav"]*song, "--model", tiny, "--no-film", "--out", "deep/down",
+    process = start("dance", *["song.wav"]*song, "--model", tiny, "--no-film", "--out", "deep/down", env=os.environ|dict(PYTHONDONTWRITEBYTECODE="1"), # A compiled module would be cut off, too
                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)))
     out,err = process.communicate(timeout=120)
     assert process.returncode==2 and "Traceback" not in err and out=="", err
