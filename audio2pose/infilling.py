@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', 'joint_indices', 'check_reachable',
-           'keyframe_mask', 'gap_grid', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options', 'EditOptions',
-           'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps', 'seam_distance',
-           'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams', 'restore_joints',
-           'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'gap_skating', 'draw_span', 'infill']
+           'keyframe_mask', 'gap_grid', 'slow_knots', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options',
+           'EditOptions', 'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps',
+           'seam_distance', 'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams',
+           'restore_joints', 'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'gap_skating', 'draw_span',
+           'infill']
 
 # %% ../nbs/612_infilling.ipynb #12244539
 import os
@@ -135,6 +136,21 @@ def gap_grid(
         if span[0]<=key<=span[1]: given[np.abs(frame-key).argmin()] = True
     return times, position, lengths, given
 
+# %% ../nbs/612_infilling.ipynb #e93d4f06
+def slow_knots(
+    pins:Float[np.ndarray, "P 2"], # Time and the time that is shown then, s; they stay
+    pairs:Float[np.ndarray, "K 2"], # Of beats and their stops, s
+    most:float=1.3, # Times the pace it was danced at, from knot to knot
+)->Float[np.ndarray, "N 2"]: # Rising
+    "Knots of a warp without those pairs that hurry the motion, the furthest moved first"
+    knots = np.concatenate([pins, pairs])
+    while True:
+        knots = knots[np.argsort(knots[:, 0])]
+        hurried = np.diff(knots[:, 1])>most*np.diff(knots[:, 0])+1e-9
+        moved = np.abs(knots[:, 0]-knots[:, 1])*(np.append(hurried, False)|np.insert(hurried, 0, False))
+        if not moved.any(): return knots
+        knots = np.delete(knots, moved.argmax(), 0)
+
 # %% ../nbs/612_infilling.ipynb #748cb280
 def warp_gap(
     motion:Motion,
@@ -149,9 +165,8 @@ def warp_gap(
     if not any(inside): return motion
     end = (len(motion)-1)/motion.fps
     pins = np.unique(np.concatenate([[0, end], np.flatnonzero(known)/motion.fps]))
-    new,old = np.concatenate([np.stack([pins, pins], 1), pairs[inside]]).T
-    order = np.argsort(new)
-    matrices,trans = at_times(motion, PchipInterpolator(new[order], old[order])(np.arange(len(motion))/motion.fps))
+    new,old = slow_knots(np.stack([pins, pins], 1), pairs[inside]).T
+    matrices,trans = at_times(motion, PchipInterpolator(new, old)(np.arange(len(motion))/motion.fps))
     return replace(motion, poses=np.where(free[:, None, None], matrix_to_axis_angle(matrices), motion.poses), trans=np.where(free[:, None], trans, motion.trans))
 
 # %% ../nbs/612_infilling.ipynb #2ea5b6f4
