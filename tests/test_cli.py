@@ -384,6 +384,17 @@ def test_full_disk(here, tiny, song):
 
 # ---- the rest
 
+def test_a_module_that_was_cut_off_is_no_ctrl_c(capfd):
+    "Python says that with the error of an input that has ended, and Typer takes it for a wish to stop"
+    from audio2pose.commands.base import make_app, run_cli
+    app = make_app("Cut off.")
+    @app.command()
+    def load(): raise EOFError("marshal data too short")
+    assert run_cli(app, ["load"])==2
+    said = capfd.readouterr().err.strip()
+    assert said.startswith("error: a file ends before its end (marshal data too short)") and "stopped" not in said
+
+
 def test_version(capfd):
     import audio2pose
     assert run(capfd, "--version")==(0, f"audio2pose {audio2pose.__version__}\n", "")

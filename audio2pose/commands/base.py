@@ -174,7 +174,9 @@ def run_cli(
         return code
     except InputError as error: return print_error(str(error))
     except UsageError as error: return usage_error(error)
-    except (typer.Abort, KeyboardInterrupt): return print_error("stopped; nothing half-written was left.", 130)
+    except (typer.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError): return print_error(f"a file ends before its end ({error.__cause__}). If it comes again, install audio2pose anew: a module may be damaged.")
+        return print_error("stopped; nothing half-written was left.", 130)
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         return print_error(f"{error.strerror or error}{place}. Nothing half-written was left; free some space, or choose another folder.")
