@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_SECONDS', 'SILENCE_PEAK', 'MAX_PEAK', 'truncated_message', 'MAX_RATE', 'MEDIA_FORMATS', 'WINDOW', 'BLOCK',
-           'CQT_BLOCK', 'CQT_MARGIN', 'check_audio', 'declared_size', 'is_streamed_flac', 'flac_starts',
-           'wav_sample_bits', 'ogg_streams', 'is_truncated', 'check_length', 'check_samples', 'Downmix',
+           'CQT_BLOCK', 'CQT_MARGIN', 'check_audio', 'declared_size', 'is_streamed_flac', 'flac_stream_offsets',
+           'wav_bit_depth', 'ogg_streams', 'is_truncated', 'check_length', 'check_sample_count', 'Downmix',
            'read_soundfile', 'resample', 'open_media', 'default_stream', 'Reframer', 'decode_packets', 'read_av',
            'read_chain', 'decode', 'load', 'import_librosa', 'stft_blocks', 'mel_spectrogram_db', 'onset_envelope',
            'estimate_tuning', 'constant_q_magnitudes', 'chroma_cens', 'song_bpm', 'estimate_bpm',
@@ -72,7 +72,7 @@ def is_streamed_flac(
     return head[:4]==b"fLaC" and not int.from_bytes(head[21:26], "big")&(2**36-1)
 
 # %% ../nbs/040_audio.ipynb #125842a3
-def flac_starts(
+def flac_stream_offsets(
     path:Path, # FLAC file
 )->list[int]: # First byte of each stream
     "Where the streams of a FLAC file begin: more than one where files were put end to end"
@@ -81,7 +81,7 @@ def flac_starts(
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data: return [found.start() for found in re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)] or [0]
 
 # %% ../nbs/040_audio.ipynb #076407bd
-def wav_sample_bits(
+def wav_bit_depth(
     path:Path,
 )->int|None: # 0 where the header does not say; None for what is no WAV file of plain samples
     "Bits a sample, by the header of a WAV file"
@@ -140,7 +140,7 @@ def check_length(
     raise InputError(f"{path}: {seconds/60:.1f} min of sound is too long, {max_seconds/60:g} min are the most; cut the song, or give `load` a larger `max_seconds`.")
 
 # %% ../nbs/040_audio.ipynb #4a46e592
-def check_samples(
+def check_sample_count(
     path:Path,
     samples:float, # So far
     rate:float, # Hz
@@ -186,7 +186,7 @@ def read_soundfile(
         blocks,rate,samples = [],sound.samplerate,0
         while len(block := sound.read(2**21//max(8, sound.channels), dtype="float32", always_2d=True)):
             samples += len(block)
-            check_samples(path or file, samples, rate, max_seconds)
+            check_sample_count(path or file, samples, rate, max_seconds)
             blocks.append(downmix(block))
         return np.concatenate([np.zeros(0, np.float32), *blocks]), rate
 
@@ -267,7 +267,7 @@ def decode_packets(
         try: frames = packet.decode()
         except av.FFmpegError: bad,frames = bad+1,[]
         for frame in frames: reframer.add(frame)
-        check_samples(path, reframer.samples, reframer.rate or 1, max_seconds)
+        check_sample_count(path, reframer.samples, reframer.rate or 1, max_seconds)
     if 9*bad>len(reframer.starts): raise InputError(f"{path}: {bad} of its {bad+len(reframer.starts)} pieces of sound cannot be decoded; copy or download it again.")
     return reframer, reached
 
@@ -295,7 +295,7 @@ def read_av(
 # %% ../nbs/040_audio.ipynb #c2f7acee
 def read_chain(
     path:Path, # Ogg or FLAC file
-    starts:list[int], # From `ogg_streams` or `flac_starts`
+    starts:list[int], # From `ogg_streams` or `flac_stream_offsets`
     max_seconds:float, # s
     downmix:Downmix,
 )->tuple[Float[np.ndarray, "n"], int]: # Mono samples and their rate, Hz
@@ -305,7 +305,7 @@ def read_chain(
         y,rate = read_soundfile(BytesIO(data[start:end]), max_seconds, downmix, path)
         first = first or rate
         samples += len(y)*first/rate
-        check_samples(path, samples, first, max_seconds)
+        check_sample_count(path, samples, first, max_seconds)
         parts.append(resample(y, rate, first))
     return np.concatenate(parts), first
 
@@ -321,9 +321,9 @@ def decode(
     with path.open("rb") as file: head = file.read(4)
     if not head: raise InputError(f"{path}: the file is empty; copy or download it again.")
     if is_truncated(path): raise InputError(f"{path}: {truncated_message}")
-    if (bits := wav_sample_bits(path)) is not None and not 8<=bits<=64: raise InputError(f"{path}: its header says {bits} bits a sample, which no sound has; export it again.")
+    if (bits := wav_bit_depth(path)) is not None and not 8<=bits<=64: raise InputError(f"{path}: its header says {bits} bits a sample, which no sound has; export it again.")
     if head in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"FORM"):
-        starts = ogg_streams(path)[0] if head==b"OggS" else flac_starts(path) if head==b"fLaC" else [0]
+        starts = ogg_streams(path)[0] if head==b"OggS" else flac_stream_offsets(path) if head==b"fLaC" else [0]
         try: return read_chain(path, starts, max_seconds, downmix) if len(starts)>1 else read_soundfile(path, max_seconds, downmix)
         except soundfile.LibsndfileError as error:
             if head==b"fLaC" and not is_streamed_flac(path): raise InputError(f"{path}: {truncated_message}") from None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', 'joint_indices', 'check_reachable',
-           'keyframe_mask', 'gap_grid', 'slow_knots', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options',
+           'keyframe_mask', 'gap_grid', 'limit_warp_speed', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options',
            'EditOptions', 'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps',
            'seam_distance', 'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams',
            'restore_joints', 'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'gap_skating', 'draw_span',
@@ -137,7 +137,7 @@ def gap_grid(
     return times, position, lengths, given
 
 # %% ../nbs/612_infilling.ipynb #e93d4f06
-def slow_knots(
+def limit_warp_speed(
     pins:Float[np.ndarray, "P 2"], # Time and the time that is shown then, s; they stay
     pairs:Float[np.ndarray, "K 2"], # Of beats and their stops, s
     most:float=1.3, # Times the pace it was danced at, from knot to knot
@@ -165,7 +165,7 @@ def warp_gap(
     if not any(inside): return motion
     end = (len(motion)-1)/motion.fps
     pins = np.unique(np.concatenate([[0, end], np.flatnonzero(known)/motion.fps]))
-    new,old = slow_knots(np.stack([pins, pins], 1), pairs[inside]).T
+    new,old = limit_warp_speed(np.stack([pins, pins], 1), pairs[inside]).T
     matrices,trans = at_times(motion, PchipInterpolator(new, old)(np.arange(len(motion))/motion.fps))
     return replace(motion, poses=np.where(free[:, None, None], matrix_to_axis_angle(matrices), motion.poses), trans=np.where(free[:, None], trans, motion.trans))
 

@@ -11,7 +11,7 @@ from audio2pose.show import film
 from audio2pose.show.canvas import Canvas, contact_sheet, render_frame
 from audio2pose.show.player import base64_text, motion_data, quantised_poses
 from audio2pose.show.shading import dance_camera, framing_camera
-from audio2pose.body.footing import bent_toes, motion_floor, on_floor
+from audio2pose.body.footing import bend_toes, motion_floor, on_floor
 from audio2pose.body.skin import bone_transforms, load_body, skinned_vertices
 from audio2pose.core import InputError
 from audio2pose.motion import Motion
@@ -252,7 +252,7 @@ def test_toes_bend_where_they_would_go_through_the_floor(real_motion):
     "Nobody captured them: flat, they are up to 4 cm under it while the heel is lifted. The motion's joints stay where they are"
     clip = on_floor(real_motion)[::4]
     soles = lambda motion: skinned_vertices(load_body(), motion)[...,1].min(1)
-    bent = bent_toes(clip)
+    bent = bend_toes(clip)
     assert soles(clip).min()<-.03 and soles(bent).min()>-.01 and abs(np.percentile(soles(bent), 20))<.01
     np.testing.assert_allclose(bent.positions(), clip.positions(), atol=1e-9)
-    assert motion_data(real_motion)["poses"]==base64_text(quantised_poses(bent_toes(real_motion, motion_floor(real_motion)).poses)), "the page's toes are the film's"
+    assert motion_data(real_motion)["poses"]==base64_text(quantised_poses(bend_toes(real_motion, motion_floor(real_motion)).poses)), "the page's toes are the film's"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOE_HEIGHT', 'legs', 'leg_length', 'toe_corners', 'knee_flexion', 'orthonormal_frame', 'leg_rotations',
-           'highest_pelvis', 'reachable_height', 'sole_height', 'remove_short_runs', 'contacts', 'motion_floor',
-           'on_floor', 'levelling_turn', 'bent_toes', 'smooth_rotations', 'floor_height', 'smooth_interpolation',
-           'planted_toe', 'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'within_reach',
+           'max_pelvis_height', 'reachable_height', 'sole_height', 'remove_short_runs', 'contacts', 'motion_floor',
+           'on_floor', 'toe_bend_rotation', 'bend_toes', 'smooth_rotations', 'floor_height', 'smooth_interpolation',
+           'planted_toe', 'lifted_toe', 'planted_foot', 'swing_times', 'interpolate_frames', 'soft_ik_target',
            'solve_legs', 'remove_foot_skating']
 
 # %% ../../nbs/110_body.footing.ipynb #9a862a05
@@ -69,7 +69,7 @@ def leg_rotations(
 # %% ../../nbs/110_body.footing.ipynb #7ba413ca
 leg_length = [sum(np.linalg.norm(SMPL_24.offsets[joint]) for joint in chain[1:3]) for chain in legs.values()]
 
-def highest_pelvis(
+def max_pelvis_height(
     root:Float[np.ndarray, "T 3 3"],
     trans:Float[np.ndarray, "T 3"], # Over which place of the floor the pelvis is, m
     ankles:Float[np.ndarray, "T 2 3"], # m
@@ -91,7 +91,7 @@ def reachable_height(
     ankles:Float[np.ndarray, "T 2 3"], # m
 )->Float[np.ndarray, "T"]: # m
     "The wanted pelvis height, lowered where a leg would have to stretch"
-    excess = np.maximum(trans[:,1]-highest_pelvis(root, trans, ankles), 0)
+    excess = np.maximum(trans[:,1]-max_pelvis_height(root, trans, ankles), 0)
     return trans[:,1]-gaussian_filter1d(maximum_filter1d(excess, 9), 2.5)
 
 # %% ../../nbs/110_body.footing.ipynb #fcec00a7
@@ -152,7 +152,7 @@ def on_floor(
 # %% ../../nbs/110_body.footing.ipynb #1b153bcf
 toe_corners = np.array([(x, -TOE_HEIGHT, z) for x in (-.05, .05) for z in (-.015, .085)]) # Of the sole below the toes, from the toe joint, m
 
-def levelling_turn(
+def toe_bend_rotation(
     up:Float[np.ndarray, "T 3"], # The world's y in the toe's axes
     height:Float[np.ndarray, "T"], # Toe joint above the floor, m
     most:float=1.2, # No toe bends further, rad
@@ -170,7 +170,7 @@ def levelling_turn(
     return level*np.where(under, high, 0)[:,None]
 
 # %% ../../nbs/110_body.footing.ipynb #a4636b3f
-def bent_toes(
+def bend_toes(
     motion:Motion,
     floor:float=0., # m
 )->Motion: # The same one, if nothing is under the floor
@@ -178,7 +178,7 @@ def bent_toes(
     positions,rotations = forward_kinematics(axis_angle_to_matrix(motion.poses), motion.trans)
     poses = motion.poses.copy()
     for _,_,_,toe in legs.values():
-        turn = levelling_turn(rotations[:,toe,1], positions[:,toe,1]-floor)
+        turn = toe_bend_rotation(rotations[:,toe,1], positions[:,toe,1]-floor)
         bent = turn.any(1)
         poses[bent,toe] = matrix_to_axis_angle(axis_angle_to_matrix(poses[bent,toe])@axis_angle_to_matrix(turn[bent]))
     return motion if (poses==motion.poses).all() else replace(motion, poses=poses)
@@ -292,7 +292,7 @@ def interpolate_frames(
     return values[before]*(1-share)+values[np.minimum(before+1, len(values)-1)]*share
 
 # %% ../../nbs/110_body.footing.ipynb #870068a9
-def within_reach(
+def soft_ik_target(
     ankle:Float[np.ndarray, "T 3"], # Where it is wanted, m
     hip:Float[np.ndarray, "T 3"], # m
     side:str, # "left" or "right"
@@ -321,7 +321,7 @@ def solve_legs(
     trans[:,1] = reachable_height(pose[:,0], trans, np.stack(list(ankles.values()), 1))
     for side,(_,foot,stands) in feet.items():
         hip,knee,ankle,_ = legs[side]
-        ankles[side] = within_reach(ankles[side], trans+pose[:,0]@SMPL_24.offsets[hip], side, stands)
+        ankles[side] = soft_ik_target(ankles[side], trans+pose[:,0]@SMPL_24.offsets[hip], side, stands)
         bend = positions[:,knee]-(positions[:,hip]+positions[:,ankle])/2
         towards = gaussian_filter1d(bend+.05*foot[:,:,2]+.03*pose[:,0,:,2], 2, axis=0, mode="nearest")
         pose[:,[hip, knee, ankle]] = leg_rotations(side, pose[:,0], trans, ankles[side], foot, towards)

@@ -7,7 +7,7 @@ __all__ = ['trunk', 'arm', 'hand', 'leg', 'foot', 'ear', 'head', 'GROUND', 'grid
            'gates', 'round_cone', 'ellipsoid', 'smooth_union', 'cone_shape', 'ellipsoid_shape', 'body_distance',
            'graded_axis', 'half_mesh', 'mirrored_mesh', 'directed_edges', 'gradient', 'normalise', 'relax', 'hairline',
            'collar', 'region_of', 'snap_to_seam', 'cut_along_seam', 'smoothstep', 'thickness', 'hem_quads',
-           'dressed_mesh', 'joint_influence', 'bone_weights', 'Body', 'load_body', 'head_sized', 'build_body',
+           'dressed_mesh', 'joint_influence', 'bone_weights', 'Body', 'load_body', 'scaled_head', 'build_body',
            'save_body', 'bone_transforms', 'skinned_vertices']
 
 # %% ../../nbs/100_body.skin.ipynb #fb9e9fb6
@@ -383,7 +383,7 @@ def load_body()->Body:
     with np.load(asset("body.npz")) as arrays: return Body(**arrays)
 
 # %% ../../nbs/100_body.skin.ipynb #1709cfcd
-def head_sized(
+def scaled_head(
     points:Float[np.ndarray, "V 3"], # At rest, m
     size:float=.87, # Of the head that the shapes make
     centre:tuple[float, float, float]=(0, .60, -.012), # Top of the neck, m
@@ -399,7 +399,7 @@ def build_body()->Body: # The same as `load_body`, computed anew (2 s; needs sci
     dressed = dressed_mesh(relax(vertices, faces), faces)
     joints,weights = bone_weights(dressed["bare"])
     sole = rest_positions(SMPL_24)[SMPL_24.index("lankle", "rankle", "ltoes", "rtoes"), 1].reshape(2, 2).mean(1)-GROUND
-    return Body(head_sized(dressed["vertices"]).astype(np.float32), dressed["normals"].astype(np.float32), dressed["faces"].astype(np.int32),
+    return Body(scaled_head(dressed["vertices"]).astype(np.float32), dressed["normals"].astype(np.float32), dressed["faces"].astype(np.int32),
                 dressed["colours"], joints.astype(np.uint8), weights.astype(np.float32), sole.astype(np.float32))
 
 # %% ../../nbs/100_body.skin.ipynb #29cdde15

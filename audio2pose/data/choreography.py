@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..core import FPS, InputError
-from ..body.footing import TOE_HEIGHT, highest_pelvis, orthonormal_frame, leg_rotations, legs, smooth_rotations
+from ..body.footing import TOE_HEIGHT, max_pelvis_height, orthonormal_frame, leg_rotations, legs, smooth_rotations
 from ..motion import Motion
 from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from ..skeleton import SMPL_24
@@ -403,7 +403,7 @@ def add_legs(
 ):
     "Solve both legs for their foot paths"
     ankles,rotations = zip(*(ankle_path(side, path) for side,path in zip(legs, paths)))
-    height = np.minimum(trans[:,1], highest_pelvis(pose[:,0], trans, np.stack(ankles, 1)))
+    height = np.minimum(trans[:,1], max_pelvis_height(pose[:,0], trans, np.stack(ankles, 1)))
     trans[:,1] = gaussian_filter1d(minimum_filter1d(height, 9), 2.5)
     for side,ankle,foot in zip(legs, ankles, rotations):
         towards = pose[:,0,:,2]*[1, 0, 1]+.8*foot[:,:,2]+[.3 if side=="left" else -.3, 0, 0]

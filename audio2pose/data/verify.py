@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Issue', 'ClipChecker', 'check_frames', 'check_views', 'check_clip', 'verify_official', 'check_record',
            'PrepareSummary', 'verify_prepared', 'array_issue', 'landmark_issue', 'landmark_files', 'verify_landmarks',
-           'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary', 'frame_count', 'list_summary',
-           'single_number', 'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
+           'VerifyReport', 'verify', 'json_arrays', 'read_arrays', 'array_summary', 'frame_count',
+           'sequence_list_summary', 'single_number', 'describe_file', 'skeleton_points', 'draw_poses', 'plot_file']
 
 # %% ../../nbs/255_data.verify.ipynb #80a1541e
 import os
@@ -286,7 +286,7 @@ def frame_count(
     return None
 
 # %% ../../nbs/255_data.verify.ipynb #5ca6472b
-def list_summary(
+def sequence_list_summary(
     path:Path, # A split, the ignore list or the cameras' mapping; one name at the beginning of each line
 )->str:
     "How many sequences a list has, and what else stands in it"
@@ -295,7 +295,7 @@ def list_summary(
     for name in names:
         try: parse_name(name)
         except InputError: strange.append(name)
-    if names and len(strange)==len(names): raise InputError(f"{path}: a text of {len(names)} lines that is no list of AIST++'s sequences (the first is {strange[0][:60]!r})")
+    if names and len(strange)==len(names): raise InputError(f"{path}: a text of {len(names)} lines that is no list of AIST++'s sequences (the first is {strange[0][:60]!r}); give a split, ignore_list.txt, or a file of motion, keypoints or sound")
     said = f"{len(names)} name{'s'*(len(names)!=1)}, {len(names)-len(strange)} of them sequences of AIST++"
     return f"{said}; {strange[0][:60]} is none" if strange else said
 
@@ -313,7 +313,7 @@ def describe_file(
     "What is in a file"
     path = Path(path)
     if not path.is_file(): raise InputError(f"{path}: no such file")
-    if path.suffix.lower()==".txt": return [list_summary(path)]
+    if path.suffix.lower()==".txt": return [sequence_list_summary(path)]
     arrays = read_arrays(path)
     lines,frames = [array_summary(*pair) for pair in arrays.items()],frame_count(arrays)
     times = arrays.get("timestamps")

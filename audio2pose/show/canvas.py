@@ -15,7 +15,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..body.footing import bent_toes, motion_floor, on_floor
+from ..body.footing import bend_toes, motion_floor, on_floor
 from ..body.skin import bone_transforms, load_body
 from ..core import InputError
 from ..motion import Motion
@@ -317,7 +317,7 @@ def with_floor(
 )->tuple[Motion, Camera|None]:
     "A motion on the floor of the stage, and the camera moved with it"
     height = motion_floor(motion)
-    return bent_toes(on_floor(motion)), None if camera is None else camera.translated(np.array([0, -height, 0]))
+    return bend_toes(on_floor(motion)), None if camera is None else camera.translated(np.array([0, -height, 0]))
 
 # %% ../../nbs/717_show.canvas.ipynb #0f0fbd09
 def camera_path(
@@ -359,7 +359,7 @@ def contact_sheet(
     check_drawable("contact_sheet", motion, width, height)
     if n<1: raise InputError(f"contact_sheet: n must be at least 1, got {n}.")
     canvas,pictures,wanted = Canvas(width, height),[],[len(motion)*(2*k+1)//(2*n) for k in range(n)]
-    moments = bent_toes(Motion(motion.poses[wanted], on_floor(motion).trans[wanted], motion.fps))
+    moments = bend_toes(Motion(motion.poses[wanted], on_floor(motion).trans[wanted], motion.fps))
     camera = framing_camera(moments.positions()-moments.trans[:, None]*[1, 0, 1], width/height)
     for root,transforms in zip(moments.trans, bone_transforms(moments)):
         pictures.append(canvas.render_still(camera.translated(root*[1, 0, 1]), transforms))

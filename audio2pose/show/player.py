@@ -27,7 +27,7 @@ from ..audio import load, open_media
 from ..beats import TRACKERS, Beats, beats_from, load as load_beats
 from ..body.skin import Body, load_body
 from ..core import InputError, asset, atomic
-from ..body.footing import bent_toes, motion_floor
+from ..body.footing import bend_toes, motion_floor
 from ..motion import Motion
 from ..skeleton import SMPL_24
 
@@ -67,7 +67,7 @@ def motion_data(
     floor = motion_floor(motion)
     return dict(
         frames=len(motion), fps=motion.fps, ground=floor,
-        poses=base64_text(quantised_poses(bent_toes(motion, floor).poses)), trans=base64_text(motion.trans.astype("<f4")),
+        poses=base64_text(quantised_poses(bend_toes(motion, floor).poses)), trans=base64_text(motion.trans.astype("<f4")),
         skeleton=dict(parents=list(SMPL_24.parents), offsets=SMPL_24.offsets.tolist()))
 
 # %% ../../nbs/710_show.player.ipynb #15c72907

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ..body.footing import bent_toes
+from ..body.footing import bend_toes
 from ..body.skin import load_body, skinned_vertices
 from ..core import InputError, asset, require
 from ..motion import Motion
@@ -129,7 +129,7 @@ def body_at(
     "The body's vertices at a moment"
     frame = int(np.clip(round(time*motion.fps), 0, len(motion)-1))
     floor = motion_floor(motion)
-    return skinned_vertices(load_body(), bent_toes(motion[frame:frame+1], floor))[0]-motion.trans[frame]*[1, 0, 1]-[0, floor, 0]
+    return skinned_vertices(load_body(), bend_toes(motion[frame:frame+1], floor))[0]-motion.trans[frame]*[1, 0, 1]-[0, floor, 0]
 
 # %% ../../nbs/730_show.widget.ipynb #edb4e02b
 def draw_dancer(
