@@ -60,7 +60,7 @@ def cluster():
     "One for all tests of this file; that a cluster is started and left where there is none is seen in test_runs and test_landmarks"
     ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])) # So that its workers find the work
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))) # So that its workers find the work; an empty part would be the working folder
         patch.delenv("RAY_ADDRESS", raising=False)
         workers.connect_ray(Resources(2))
         yield
