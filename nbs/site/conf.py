@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fastcore.docments import docments
+from sphinx import addnodes
 
 NBS = Path(__file__).parents[1]
 PACKAGE = NBS.parent/"audio2pose"
@@ -124,8 +125,42 @@ def make_dance(app):
     song.unlink()
 
 
+def drop_option_objects(app, what, name, thing, options, signature, returns):
+    "A command's signature names types; the objects that hold its help are for the shell"
+    return re.sub(r"~?\w+\.Annotated\[(.+?), <[^>]*>\]", r"\1", signature or ""),returns
+
+
+# ---- the sidebar
+
+@lru_cache(1)
+def title_trees(env):
+    "Each page's table of contents without its sections: what a sidebar of titles needs"
+    trees = {page: toc.deepcopy() for page,toc in env.tocs.items()}
+    for tree in trees.values():
+        for entry in tree.children:
+            if len(entry)<2: continue
+            inner = list(entry.findall(addnodes.toctree))
+            if inner: entry[1][:] = inner
+            else: entry.pop(1)
+    return trees
+
+
+def copy_titles_only(app, page, template, context, doctree):
+    "For a sidebar of titles, Sphinx copies the sections of all pages for every page: two thirds of the time of a build"
+    toctree,env = context.get("toctree"),app.env
+    if toctree is None: return
+    def of_titles(**options):
+        whole = env.tocs
+        if options.get("titles_only"): env.tocs = title_trees(env)
+        try: return toctree(**options)
+        finally: env.tocs = whole
+    context["toctree"] = of_titles
+
+
 def setup(app):
     app.connect("builder-inited", write_reference)
     app.connect("builder-inited", write_options)
     app.connect("builder-inited", make_dance)
     app.connect("autodoc-process-docstring", add_parameters)
+    app.connect("autodoc-process-signature", drop_option_objects)
+    app.connect("html-page-context", copy_titles_only, priority=400) # Before furo
