@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
            'check_regular_file', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once', 'check_replaceable',
-           'put_in_place', 'atomic', 'LockedError', 'lock_folder', 'holder_of', 'check_space', 'safe_path',
-           'seed_everything']
+           'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of', 'lock_folder', 'check_space',
+           'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import math
@@ -170,6 +170,25 @@ def atomic(
 class LockedError(InputError):
     "Another process is at work in a folder"
 
+def check_lock_names(
+    lock:Path, # Where a lock goes: an empty file, or nothing
+    holder:Path, # Where its holder's name goes: a file that begins with "process", or nothing
+):
+    "Refuse to take for a lock what is somebody's file, because locks are written over and removed"
+    if lock.is_symlink(): raise InputError(f"{lock}: a symbolic link stands where the lock should be; remove it, or choose another folder")
+    for file in (lock, holder):
+        if file.is_symlink() or not os.path.lexists(file): continue
+        if not file.is_file() or (file.stat().st_size if file==lock else not holder_of(file).startswith(("process ", "another process"))):
+            raise InputError(f"{file}: this is not a lock of audio2pose; move it elsewhere, or choose another folder")
+
+def holder_of(
+    file:Path, # As `lock_folder` writes it
+)->str:
+    "Who holds a folder"
+    try: return check_regular_file(file).read_text(encoding="utf-8").strip() or "another process"
+    except (OSError, ValueError): return "another process"
+
+# %% ../nbs/000_core.ipynb #5b2c9d11
 @contextmanager
 def lock_folder(
     folder:str|os.PathLike, # Made if it is not there
@@ -182,7 +201,7 @@ def lock_folder(
     lock,holder = folder/name,folder/f"{name}-holder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if lock.is_symlink(): raise InputError(f"{lock}: a symbolic link stands where the lock should be; remove it, or choose another folder")
+        check_lock_names(lock, holder)
         held = FileLock(lock).acquire(timeout=-1 if timeout==math.inf else timeout, poll_interval=.1)
     except Timeout: raise LockedError(f"{folder}: {holder_of(holder)} is at work there; wait for it, or choose another folder") from None
     except OSError as error: raise InputError(f"{folder}: cannot write there ({error.strerror or error}); choose another folder") from None
@@ -193,13 +212,6 @@ def lock_folder(
         finally:
             holder.unlink(missing_ok=True)
             sweep(folder) # Once more: workers of a killed process may have outlived it by a moment
-
-def holder_of(
-    file:Path, # As `lock_folder` writes it
-)->str:
-    "Who holds a folder"
-    try: return check_regular_file(file).read_text(encoding="utf-8").strip() or "another process"
-    except (OSError, ValueError): return "another process"
 
 # %% ../nbs/000_core.ipynb #723e2be0
 def check_space(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from audio2pose.commands.base import atomic_folder
 from audio2pose.core import OWNER_FILE, SCRATCH_PREFIX, InputError, LockedError, atomic, check_regular_file, lock_folder, scratch_folder, sweep
 
 needs_links = pytest.mark.skipif(os.name!="posix", reason="pipes, devices and links of Unix")
@@ -68,7 +69,16 @@ def test_no_lock_follows_a_symbolic_link(tmp_path, name):
 
 def test_a_folder_where_the_lock_should_be(tmp_path):
     (tmp_path/".lock").mkdir()
-    with pytest.raises(InputError, match="cannot write there"), lock_folder(tmp_path): pass
+    with pytest.raises(InputError, match="not a lock of audio2pose"), lock_folder(tmp_path): pass
+
+
+@pytest.mark.parametrize("name", [".lock", ".lock-holder"])
+def test_a_file_of_the_users_is_no_lock(tmp_path, name):
+    "It would be written over, and removed at the end"
+    (tmp_path/name).write_text("mine")
+    with pytest.raises(InputError, match="move it elsewhere"), lock_folder(tmp_path): pass
+    with pytest.raises(InputError, match="move it elsewhere"), atomic_folder(tmp_path): pass
+    assert (tmp_path/name).read_text()=="mine" and len(list(tmp_path.iterdir()))==1
 
 
 # ---- scratch
