@@ -121,6 +121,13 @@ def test_hostile_name_of_a_missing_song(here, capfd):
     refused(capfd, "dance", "no\nsuch\x1b[31m <song>.mp3", says=r"no\nsuch\x1b[31m <song>.mp3: no such file")
 
 
+def test_a_name_without_end_is_told_in_short(here, capfd):
+    "Whatever is echoed, the sentence keeps its beginning and its remedy"
+    for words in (("page", "y/"*3000, "--out", "p.html"), ("dance", "x"*100_000), ("dance", "--style", "x"*100_000), ("dance", "--fps", "9"*100_000+"x"), ("x"*100_000,)):
+        code,_,err = run(capfd, *words)
+        assert code==2 and err.startswith("error: ") and err.count("\n")==1 and len(err)<700, err[:1000]
+
+
 # ---- bad models
 
 class Hostile:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'slug', 'escape_line', 'missing_parents', 'atomic_folder', 'stage_lines', 'progress_stages', 'make_app',
-           'resolve_device', 'print_error', 'did_you_mean', 'usage_error', 'run_cli', 'invoke', 'reraise_signal',
-           'handle_signals', 'exit_after_stop']
+           'resolve_device', 'shorten', 'print_error', 'did_you_mean', 'usage_error', 'run_cli', 'invoke',
+           'reraise_signal', 'handle_signals', 'exit_after_stop']
 
 # %% ../../nbs/800_commands.base.ipynb #5533227d
 import io
@@ -130,12 +130,19 @@ def resolve_device(
     return found
 
 # %% ../../nbs/800_commands.base.ipynb #d35a52cb
+def shorten(
+    text:str,
+    most:int=600, # Characters
+)->str:
+    "A long text without its middle"
+    return text if len(text)<=most else f"{text[:most//2]} ... {text[-most//2:]}"
+
 def print_error(
     text:str,
     code:int=2,
 )->int: # `code`
-    "Print one sentence on stderr"
-    typer.echo(f"error: {escape_line(text)}", err=True)
+    "Print one sentence on stderr; it begins with what was seen, and ends with what to do"
+    typer.echo(f"error: {shorten(escape_line(text))}", err=True)
     return code
 
 # %% ../../nbs/800_commands.base.ipynb #9fec43a0
