@@ -62,7 +62,7 @@ def open_video(
 def declared_seconds(container, stream):
     "The length a file says it has, s; None if it says nothing"
     if stream.duration: return float(stream.duration*stream.time_base)
-    own = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")) # Of this stream; the file's may be that of the sound
+    own = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")) # Of this stream; the file's may be that of the sound
     length = sum(float(part)*unit for part,unit in zip(own.groups(), (3600, 60, 1))) if own else (container.duration or 0)/1e6
     if "matroska" in container.format.name: length -= (container.start_time or 0)/1e6 # It counts from 0, wherever the first frame is
     return length if length>0 else None

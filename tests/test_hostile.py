@@ -407,6 +407,47 @@ def test_entries_of_a_dictionary(here, entry):
     assert isinstance(found[0], InvalidRow) and len(found[0].reason)<300, found
 
 
+# ---- videos
+
+def moving_film(suffix, codec, frames=14):
+    "Bytes of a film of a grey block that moves"
+    import av
+    path = Path(f"made.{suffix}")
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=25)
+        stream.width,stream.height,stream.pix_fmt = 64,48,"yuvj420p" if codec=="mjpeg" else "yuv420p"
+        for k in range(frames):
+            picture = np.full((48, 64, 3), 60, np.uint8)
+            picture[10:30, k:k+20] = 200
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")))
+        film.mux(stream.encode(None))
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def extracted(path, **settings):
+    "Outcomes of a video, as the extractor of landmarks reads it"
+    from audio2pose.engine.ledger import Job, Outcome
+    from audio2pose.extract.clips import FrameReader
+    from audio2pose.extract.settings import LandmarkConfig
+    events = list(FrameReader(LandmarkConfig(**settings))(iter([Job(str(path), {"k": Segment("k", "v")})])))
+    return [event for event in events if isinstance(event, Outcome)]+[event.clip.outcome for event in events if hasattr(event, "clip")]
+
+
+@pytest.mark.parametrize("settings", [dict(rate=10), dict(rate=10, sampler="counting"), dict(sampler="counting"), dict()], ids=str)
+@pytest.mark.parametrize("says", [b"10000:00:00.", b"99999999:0:0.", b"9999999999:0:0.", b"0:0:1..........", b"00:00:00.0000000"])
+def test_a_film_that_says_how_long_it_is(here, says, settings):
+    "Moments are not laid out over hours that are only promised"
+    import re
+    data = moving_film("mkv", "mpeg4")
+    [said] = re.findall(rb"\d\d:\d\d:\d\d\.\d+", data)
+    Path("a.mkv").write_bytes(data.replace(said, says.ljust(len(said), b"0")))
+    with limit(10): outcomes = extracted("a.mkv", **settings)
+    if b"99" in says or b"1000" in says: assert len(outcomes)==1 and outcomes[0].outcome=="too_long" and "mend its header" in outcomes[0].reason
+    else: assert outcomes and "error" not in str(outcomes)
+
+
 # ---- MIDI and its containers
 
 def midi_bytes(track, division=480, kind=0, tracks=1): return b"MThd"+struct.pack(">IHHH", 6, kind, tracks, division)+b"MTrk"+struct.pack(">I", len(track))+track
