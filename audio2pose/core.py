@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
-           'check_regular_file', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once', 'check_replaceable',
-           'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of', 'lock_folder', 'check_space',
-           'safe_path', 'seed_everything']
+           'check_regular_file', 'real_path', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once',
+           'check_replaceable', 'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of', 'lock_folder',
+           'check_space', 'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import math
@@ -70,6 +70,14 @@ def check_regular_file(
     if stat.S_ISREG(kind): return path
     if stat.S_ISDIR(kind): raise InputError(f"{path}: this is a folder; name a file")
     raise InputError(f"{path}: this is a pipe or a device, not a file; copy what comes out of it into a file first")
+
+# %% ../nbs/000_core.ipynb #7c41aa03
+def real_path(
+    path:str|os.PathLike, # There or not
+)->Path: # Absolute, as far as links can be followed
+    "The place that a name means; links that go in a circle mean themselves"
+    try: return Path(os.path.realpath(path))
+    except ValueError as error: raise InputError(f"{path}: no such file ({error})") from None
 
 # %% ../nbs/000_core.ipynb #bffaf62c
 SCRATCH_PREFIX = ".part-audio2pose-" # Begins the name of every scratch folder; a token follows

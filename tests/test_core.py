@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audio2pose.commands.base import atomic_folder
-from audio2pose.core import OWNER_FILE, SCRATCH_PREFIX, InputError, LockedError, atomic, check_regular_file, lock_folder, scratch_folder, sweep
+from audio2pose.core import OWNER_FILE, SCRATCH_PREFIX, InputError, LockedError, atomic, check_regular_file, lock_folder, real_path, scratch_folder, sweep
 
 needs_links = pytest.mark.skipif(os.name!="posix", reason="pipes, devices and links of Unix")
 
@@ -193,3 +193,20 @@ def test_devices_and_pipes(tmp_path):
 @pytest.mark.parametrize("name", ["a\0b", "x"*5000])
 def test_names_that_no_file_can_have(tmp_path, name):
     with pytest.raises(InputError, match="no such file"): check_regular_file(tmp_path/name)
+
+
+# ---- names
+
+@needs_links
+def test_links_that_go_in_a_circle(tmp_path, capfd):
+    "Whoever compares two names follows links"
+    from audio2pose import cli
+    (tmp_path/"circle").symlink_to("circle")
+    (tmp_path/"clips").mkdir()
+    assert real_path(tmp_path/"circle"/"dance.npz").name=="dance.npz"
+    circle,clips = tmp_path/"circle",tmp_path/"clips"
+    for line in (["retarget", circle, circle], ["retarget", clips, clips, "--out", circle], ["edit", circle, "--mirror"], ["edit", clips, "--mirror", "--out", circle], ["overlay", circle, circle, "--out", circle],
+                 ["reduce", clips, "--out", circle], ["lift", clips, "--out", circle], ["data", "import", clips, "--out", circle], ["data", "import", circle]):
+        code = cli.run([str(word) for word in line])
+        assert code==2 and capfd.readouterr().err.startswith("error: "), line
+    assert circle.is_symlink()

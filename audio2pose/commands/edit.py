@@ -17,7 +17,7 @@ from .base import atomic_folder, escape_line, make_app, progress_stages
 from .dance import Output, dance_files, dance_summary, requested_beats, write_files
 from .options import option
 from .record import command_line, read_dance, write_record
-from ..core import InputError
+from ..core import InputError, real_path
 
 # %% ../../nbs/811_commands.edit.ipynb #48e12a93
 def parse_bars(
@@ -177,7 +177,7 @@ def copy_song(
     scratch:Path, # Folder of the new one
 )->Path: # The song of the new one
     "A song that lies in the folder of its dance goes along"
-    if song.parent.resolve()!=source.resolve(): return song
+    if real_path(song.parent)!=real_path(source): return song
     (scratch/song.name).write_bytes(song.read_bytes())
     return scratch/song.name
 
@@ -259,7 +259,7 @@ def edit(
     request = Request(reroll, keyframe or [], insert, combine, mirror, retime, energy_curve, path, bars, keep or [], joints or [], at, gap)
     out = out or next_folder(dance)
     line = command_line("edit", dance, given, out, dict(gap=4., energy=1., strength=1., film=True))
-    if out.resolve()==dance.resolve() or any((out/name).exists() for name in dance_files): raise InputError(f"{out}: there is a dance in it already, and no edit overwrites one; choose another folder with --out")
+    if real_path(out)==real_path(dance) or any((out/name).exists() for name in dance_files): raise InputError(f"{out}: there is a dance in it already, and no edit overwrites one; choose another folder with --out")
     options = EditOptions(style, energy, seed, strength)
     with atomic_folder(out) as scratch: lines = make_edit(dance, scratch, request, options, line, song, requested_beats(beats, None, None, 0.), model, film)
     for text in lines: typer.echo(escape_line(text))

@@ -16,7 +16,7 @@ import typer
 from .features import load_model, parse_person, parse_size
 from .motion import print_summary
 from .options import option
-from ..core import InputError
+from ..core import InputError, real_path
 
 # %% ../../nbs/832_commands.lift.ipynb #a8280248
 def read_clips(
@@ -90,7 +90,7 @@ def lift(
     from audio2pose.body.ik import FitOptions
     from audio2pose.data.keypoints import keypoint_files
     files,picture,who = keypoint_files(keypoints),parse_size(size),parse_person(person)
-    if any(file.parent.resolve()==out.resolve() for file in files): raise InputError(f"{out}: the keypoints lie there; choose another folder with --out")
+    if any(real_path(file.parent)==real_path(out) for file in files): raise InputError(f"{out}: the keypoints lie there; choose another folder with --out")
     if weights is None: raise InputError("lift: --weights is missing: MotionBERT's file, motionbert_h36m_finetuned to fetch it once, what 13_pose has trained, or random-lite to try things out")
     model = load_model(weights, device, "fp32")
     if not model.source["sha256"]: typer.echo(f"weights: {model.source['weights']}; the motion means nothing")

@@ -13,7 +13,7 @@ import typer
 
 from .base import escape_line, make_app
 from .options import option
-from ..core import InputError
+from ..core import InputError, real_path
 
 # %% ../../nbs/807_commands.retarget.ipynb #5a9459a5
 def output_path(
@@ -24,7 +24,7 @@ def output_path(
     "Where the dancing character goes, which is never where the dance or the character is"
     out = out or character.with_name(f"{character.stem}-dancing{'.vrm' if character.suffix.lower()=='.vrm' else '.glb'}")
     for name,file in (("character", character), ("dance", dance)):
-        if out.resolve()==file.resolve() or (out.exists() and file.exists() and out.samefile(file)): raise InputError(f"{out}: this is the {name} itself; choose another name with --out")
+        if real_path(out)==real_path(file) or (out.exists() and file.exists() and out.samefile(file)): raise InputError(f"{out}: this is the {name} itself; choose another name with --out")
     return out
 
 # %% ../../nbs/807_commands.retarget.ipynb #fe7d6b27

@@ -34,7 +34,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..audio import is_truncated
-from ..core import InputError, asset, atomic, check_space
+from ..core import InputError, asset, atomic, check_space, real_path
 from ..documents import read_json, read_text
 from .aist import SPLITS, parse_name, split_names
 
@@ -366,7 +366,7 @@ def unpack_archive(
     progress:bool=True,
 )->tuple[int, dict[str, str]]: # Files there now, and entries that are not → why
     "Unpack an archive without trusting it; what is there already stays"
-    path,folder = Path(path),Path(folder).resolve()
+    path,folder = Path(path),real_path(folder)
     try: archive = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)
     except (OSError, tarfile.TarError, zipfile.BadZipFile) as error: raise InputError(f"{path}: no whole archive ({error}); download it again") from None
     rejected,count = {},0
@@ -379,7 +379,7 @@ def unpack_archive(
         for name,size,opener in tqdm(listed, desc=path.name, disable=None if progress else True, leave=False):
             place = safe_path(name)
             target = folder/str(place)
-            if isinstance(place, str) or size<0 or not target.resolve().is_relative_to(folder): reason = place if isinstance(place, str) else "it is a link or a device, or leads out of the folder"
+            if isinstance(place, str) or size<0 or not real_path(target).is_relative_to(folder): reason = place if isinstance(place, str) else "it is a link or a device, or leads out of the folder"
             else: reason = extract_entry(target, size, opener)
             if reason: rejected[name] = reason
             else: count += 1

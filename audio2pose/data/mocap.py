@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from ..body.footing import TOE_HEIGHT, contacts, sole_height, remove_short_runs
 from ..body.capture import Capture, check_size, identify_joints, read_bvh
 from ..body.retarget import continuous_quaternions, from_quaternions, joint_distance, limit_angular_speed, retarget
-from ..core import FPS, InputError, atomic, check_regular_file, require
+from ..core import FPS, InputError, atomic, check_regular_file, require, real_path
 from ..documents import decode_text, parse_json, read_document
 from .cmu import SALSA, read_amc
 from .g1 import read_g1
@@ -621,7 +621,7 @@ def import_folder(
     folder,out = Path(folder),Path(out)
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder")
     if low and high and not 20<=low<high: raise InputError(f"import: tempo from {low:g} to {high:g} is no range of beats per minute")
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.name!="INDEX.csv" and not path.resolve().is_relative_to(out.resolve()) and not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.name!="INDEX.csv" and not real_path(path).is_relative_to(real_path(out)) and not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not files: raise InputError(f"{folder}: no motion in it; {HINT}")
     clips,left = [],{}
     for path in tqdm(files, desc="clips", disable=None if progress else True, leave=False):

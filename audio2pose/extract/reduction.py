@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..core import InputError, atomic
+from ..core import InputError, atomic, real_path
 from ..documents import read_npy
 from ..engine.ledger import Job, Outcome, file_records, file_stamp
 from ..engine.workers import Report, Resources, run_jobs
@@ -212,7 +212,7 @@ def reduce_folder(
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*.npy") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not files: raise InputError(f"{folder}: no .npy files in it" if folder.is_dir() else f"{folder}: no such folder of landmarks")
-    if Path(out).resolve()==folder.resolve(): raise InputError(f"{folder}: the rows would replace the landmarks; give another folder")
+    if real_path(out)==real_path(folder): raise InputError(f"{folder}: the rows would replace the landmarks; give another folder")
     taken = [] if (Path(out)/"ledger.jsonl").exists() else [place for path in files if (place := Path(out)/path.relative_to(folder)).exists()]
     if taken: raise InputError(f"{taken[0]}: it is there already, and no ledger.jsonl says that it was made here; give another folder")
     jobs = [Job(str(path), {path.relative_to(folder).with_suffix("").as_posix(): {}}, file_stamp(path)) for path in files]

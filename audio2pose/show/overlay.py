@@ -19,7 +19,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ..core import InputError, atomic, require
+from ..core import InputError, atomic, require, real_path
 from ..motion import Motion
 from .canvas import Canvas, camera_path
 from .film import RATE, add_video_stream, audio_blocks
@@ -210,7 +210,7 @@ def check_overlay(
 ):
     "Refuse, before the work begins, what cannot become a film"
     if Path(path).suffix.lower()!=".mp4": raise InputError(f"overlay: {path} must end in .mp4, the format of the film")
-    if Path(path).resolve()==Path(video).resolve(): raise InputError(f"overlay: {path} is the video itself; give another name")
+    if real_path(path)==real_path(video): raise InputError(f"overlay: {path} is the video itself; give another name")
     if not len(landmarks): raise InputError("overlay: there are no frames in the landmarks")
     if not 64<=height<=4320: raise InputError(f"overlay: height must be from 64 to 4320 px, got {height}")
     seen = probe(video)
