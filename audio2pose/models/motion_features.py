@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ..audio import import_librosa
@@ -166,9 +166,13 @@ def at_times(
 )->tuple[Float[np.ndarray, "N 24 3 3"], Float[np.ndarray, "N 3"]]: # Rotations against the parent, and root joint, m
     "A motion read between its frames"
     clock = np.arange(len(motion))/motion.fps
-    times,matrices = np.clip(times, 0, clock[-1]),np.empty((len(times), 24, 3, 3))
-    for joint in range(24): matrices[:,joint] = Slerp(clock, Rotation.from_rotvec(motion.poses[:, joint]))(times).as_matrix()
-    return matrices, CubicSpline(clock, motion.trans)(times)
+    times = np.clip(times, 0, clock[-1])
+    low = np.maximum(np.searchsorted(clock, times)-1, 0)
+    share = (times-clock[low])/np.diff(clock)[low]
+    turns = Rotation.from_rotvec(motion.poses.reshape(-1, 3)) # All joints of a frame, then those of the next
+    ways = (turns[:-24].inv()*turns[24:]).as_rotvec().reshape(-1, 24, 3)
+    found = turns[(24*low[:, None]+np.arange(24)).ravel()]*Rotation.from_rotvec((share[:, None, None]*ways[low]).reshape(-1, 3))
+    return found.as_matrix().reshape(-1, 24, 3, 3), CubicSpline(clock, motion.trans)(times)
 
 # %% ../../nbs/416_models.motion_features.ipynb #35fd12fa
 def motion_energy(
