@@ -7,12 +7,12 @@ __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', '
            'keyframe_mask', 'gap_grid', 'limit_warp_speed', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options',
            'EditOptions', 'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps',
            'seam_distance', 'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams',
-           'restore_joints', 'postprocess', 'infill_span', 'check_edit', 'masked_spans', 'gap_skating', 'draw_span',
-           'infill']
+           'restore_joints', 'ground_steps', 'postprocess_steps', 'postprocess', 'infill_span', 'check_edit',
+           'masked_spans', 'gap_skating', 'draw_span', 'infill']
 
 # %% ../nbs/612_infilling.ipynb #12244539
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -186,11 +186,13 @@ def align_gap(
     beats:Float[np.ndarray, "K"], # s from the motion's first frame
     known:Bool[np.ndarray, "T"],
     rounds:int=3,
-)->Motion: # As long as before
+)->Iterator[Motion]: # As long as before; the best so far, round by round
     "The best of some rounds of warping"
-    tried = [motion]
-    for _ in range(rounds): tried.append(warp_gap(tried[-1], beats, known))
-    return max(tried, key=lambda motion: gap_alignment(motion, beats, ~known))
+    best,most = motion,gap_alignment(motion, beats, ~known)
+    for _ in range(rounds):
+        motion = warp_gap(motion, beats, known)
+        if (found := gap_alignment(motion, beats, ~known))>most: best,most = motion,found
+        yield best
 
 # %% ../nbs/612_infilling.ipynb #cc91cba9
 def check_options(
@@ -383,6 +385,38 @@ def restore_joints(
     return replace(made, poses=poses, trans=target.trans if 0 in kept else made.trans)
 
 # %% ../nbs/612_infilling.ipynb #ca6b22e5
+def ground_steps(
+    made:Motion, # As it was danced
+    target:Motion, # With what is known in its place, as long
+    known:Bool[np.ndarray, "T"],
+    beats:Float[np.ndarray, "K"], # s from the first frame
+)->Iterator[Motion]: # After each step
+    "Stops on beats and feet on the floor"
+    yield (made := remove_foot_skating(made, smoothing=2.2*made.fps/FPS))
+    yield (made := remove_foot_skating(made, smoothing=0))
+    yield (made := warp_gap(made, beats, known))
+    yield (made := limit_rotations(warp_gap(made, beats, known), np.radians(22*FPS/made.fps)))
+    contact = np.where(known[:, None], contacts(target.positions(), target.fps), contacts(made.positions(), made.fps))
+    yield (made := inertialize(made, target, known))
+    yield (made := lock_feet(made, contact, known))
+    yield inertialize(made, target, known)
+
+# %% ../nbs/612_infilling.ipynb #10002b1a
+def postprocess_steps(
+    made:Motion, # As it was danced
+    target:Motion, # With what is known in its place, as long
+    known:Bool[np.ndarray, "T"],
+    beats:Float[np.ndarray, "K"], # s from the first frame
+    kept:Sequence[int]=(), # Joints that are kept throughout
+)->Iterator[Motion]: # After each step; the last is the one that is wanted
+    "Stops on beats, feet on the floor, seams that are not seen: for who has to do other things in between"
+    if set(joint_groups["legs"])<=set(kept): made = inertialize(smooth_motion(made), target, known)
+    else:
+        for made in ground_steps(made, target, known, beats): yield made
+        for made in () if kept else align_gap(made, beats, known): yield made # The feet have moved the stops; what stands goes on standing
+    yield restore_joints(limit_seams(made, known), target, kept)
+
+# %% ../nbs/612_infilling.ipynb #1fefe2be
 def postprocess(
     made:Motion, # As it was danced
     target:Motion, # With what is known in its place, as long
@@ -390,15 +424,9 @@ def postprocess(
     beats:Float[np.ndarray, "K"], # s from the first frame
     kept:Sequence[int], # Joints that are kept throughout
 )->Motion:
-    "Stops on beats, feet on the floor, seams that are not seen"
-    if set(joint_groups["legs"])<=set(kept): made = inertialize(smooth_motion(made), target, known)
-    else:
-        made = remove_foot_skating(remove_foot_skating(made, smoothing=2.2*made.fps/FPS), smoothing=0)
-        made = limit_rotations(warp_gap(warp_gap(made, beats, known), beats, known), np.radians(22*FPS/made.fps))
-        contact = np.where(known[:, None], contacts(target.positions(), target.fps), contacts(made.positions(), made.fps))
-        made = inertialize(lock_feet(inertialize(made, target, known), contact, known), target, known)
-        if not kept: made = align_gap(made, beats, known) # The feet have moved the stops; what stands goes on standing
-    return restore_joints(limit_seams(made, known), target, kept)
+    "All steps at once"
+    *_,found = postprocess_steps(made, target, known, beats, kept)
+    return found
 
 # %% ../nbs/612_infilling.ipynb #5ea385c0
 def infill_span(
