@@ -134,6 +134,51 @@ def test_the_delay_is_that_of_the_chunk(model):
         stream.feed(chunk)
         assert stream.frames==6*k and stream.tracker.time==pytest.approx(k*.1)
 
+class Metronome:
+    "A tracker that hears beats nobody would play: tempi from 40 to 250 a minute, pauses, jumps"
+    def __init__(self, seed):
+        self.rng,self.time,self.next,self.period,self.energy = np.random.default_rng(seed),0.,.3,.5,1.
+
+    def feed(self, chunk):
+        self.time += len(chunk)/SR
+        found = []
+        while self.next<self.time:
+            found.append(self.next)
+            if self.rng.random()<.15: self.period = 60/self.rng.uniform(40, 250)
+            self.next += self.period*(1 if self.rng.random()<.85 else self.rng.uniform(.3, 8))
+        self.energy = self.rng.uniform(.3, 1.1)
+        return found
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.explore) for seed in range(2, 20))])
+def test_no_chunk_has_much_to_do(model, seed):
+    "Counted, not timed: in a tenth of a second four pieces of a stretch at most, and so four passes of the network, whatever the beats are"
+    stream,passes,pieces = LiveStream(LiveDancer(model, seed=seed), Metronome(seed)),[],[]
+    dancer = stream.dancer
+    counting = model.register_forward_hook(lambda *_: passes.append(len(pieces)))
+    made = lambda: dancer.windows*dancer.pieces+dancer.done
+    try:
+        for chunk in song_chunks(np.zeros(30*SR, np.float32)):
+            before = made()
+            assert len(stream.feed(chunk))==6
+            pieces.append(made()-before)
+    finally: counting.remove()
+    assert dancer.windows>8 and max(pieces)<=4, max(pieces)
+    assert np.bincount(passes).max()<=4
+    assert sum(pieces)==pytest.approx(20*(dancer.clock.phase-4)/4, abs=40) # And no work twice: twenty pieces for each four beats
+
+def test_a_change_is_seen_within_eight_beats(model):
+    "At its worst, right after a stretch was begun: that one goes on as it was, and only the smoothing of its end knows of the next"
+    def danced(when):
+        dancer,poses,began = LiveDancer(model, seed=4),[],None
+        for k in range(600):
+            if began is None and dancer.done==1: began = k
+            if k==when: dancer.energy = 3.
+            poses.append(dancer.frame((k+1)/60)[0])
+        return np.stack(poses),began
+    usual,began = danced(None)
+    changed = np.flatnonzero((danced(began)[0]!=usual).any((1, 2)))[0]-began
+    assert 5.5<changed/60/.55<=8 # Beats
+
 def phase_errors(sound, beats):
     "How far the dancer's beat is from the true ones, s"
     stream,phases = LiveStream(LiveDancer(MotionFlow.from_pretrained(), energy=.5)),[]

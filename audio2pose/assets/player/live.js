@@ -49,7 +49,7 @@ class LivePage {
 
   async send(change) { // A change of style or energy
     const said = await fetch("control", { method: "POST", body: JSON.stringify(change) }).catch(() => null);
-    this.note(said?.ok ? "Heard: it is seen within six beats." : said ? await said.text() : "The dance has ended.");
+    this.note(said?.ok ? "Heard: it is seen within eight beats." : said ? await said.text() : "The dance has ended.");
   }
 
   async start() {
