@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio2pose import video
+from audio2pose import containers, video
 from audio2pose.core import InputError
 from audio2pose.video import Prefetcher, Cut, decode_frames, frames, legacy_sampling_times, sampling_times, probe, merged_spans
 
@@ -430,3 +430,58 @@ def test_the_bar_moves_on(shared):
     "Pictures are in the order of their times: the bright bar goes one way"
     places = [int(frame.picture.sum((0, 2)).argmax()) for frame in all_of(shared("cases/video/h264_b_frames_bar.avi"))]
     assert (np.diff(places)>=0).mean()>.95
+
+
+# ---- edges that are not shown
+
+def marked_film(path, frames=3):
+    "A film whose pixel at (x, y) has the brightness x in its left, y in its right part"
+    image = np.zeros((96, 160, 3), np.uint8)
+    image[:, :80] = np.arange(80)[None, :, None]*3
+    image[:, 80:] = np.arange(96)[:, None, None]*2
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1" if path.suffix==".mkv" else "mpeg4", rate=25)
+        stream.width,stream.height,stream.pix_fmt = 160,96,"yuv420p"
+        if path.suffix==".mp4": stream.bit_rate = 8_000_000
+        for _ in range(frames): container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def with_aperture(data, clap):
+    "The MP4 with a box `clap` in its sample entry; its header comes last, so nothing moves"
+    file,changed,end,begin = io.BytesIO(data),bytearray(data),len(data),0
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"):
+        _,begin,end = next(found for found in containers.mp4_boxes(file, begin, end) if found[0]==kind)
+        changed[begin-8:begin-4] = struct.pack(">I", int.from_bytes(data[begin-8:begin-4], "big")+len(clap)+8)
+        if kind==b"stsd": begin += 8
+    return bytes(changed[:end])+struct.pack(">I4s", len(clap)+8, b"clap")+clap+bytes(changed[end:])
+
+
+def with_pixel_crop(data, left, top):
+    "The Matroska with two crops in the description of its pictures, and the empty element behind it as much shorter"
+    video,empty = data.index(b"\xb0\x81\xa0")-2,b"\xec\x01"+(2).to_bytes(7, "big")+bytes(2)
+    end = video+2+(data[video+1]&0x7f)
+    crops = b"".join(containers.PIXEL_CROP[side].to_bytes(2, "big")+b"\x81"+bytes([value]) for side,value in (("left", left), ("top", top)))
+    assert data[video]==0xE0 and empty in data[end:]
+    return data[:video+1]+bytes([data[video+1]+len(crops)])+data[video+2:end]+crops+data[end:].replace(empty, b"\xec\x81\x00", 1)
+
+
+def test_clean_aperture_of_an_mp4(tmp_path):
+    (tmp_path/"framed.mp4").write_bytes(with_aperture(marked_film(tmp_path/"plain.mp4"), struct.pack(">IIIIiIiI", 120, 1, 80, 1, 10, 1, 0, 1)))
+    video,whole,shown = probe(tmp_path/"framed.mp4"),all_of(tmp_path/"plain.mp4"),all_of(tmp_path/"framed.mp4")
+    assert (video.width, video.height)==(120, 80) and len(shown)==3
+    np.testing.assert_array_equal(shown[1].picture, whole[1].picture[8:88, 30:150])
+
+
+def test_pixel_crop_of_a_matroska(tmp_path):
+    (tmp_path/"cropped.mkv").write_bytes(with_pixel_crop(marked_film(tmp_path/"plain.mkv"), left=24, top=6))
+    video,whole,shown = probe(tmp_path/"cropped.mkv"),all_of(tmp_path/"plain.mkv"),all_of(tmp_path/"cropped.mkv")
+    assert (video.width, video.height)==(136, 90) and len(shown)==3
+    np.testing.assert_array_equal(shown[1].picture, whole[1].picture[6:, 24:])
+
+
+@pytest.mark.parametrize("clap", [struct.pack(">IIIIiIiI", 400, 1, 80, 1, 0, 1, 0, 1), struct.pack(">IIIIiIiI", 120, 0, 80, 1, 0, 1, 0, 1), bytes(32), b"short"])
+def test_an_aperture_that_cannot_be_is_not_believed(tmp_path, clap):
+    (tmp_path/"framed.mp4").write_bytes(with_aperture(marked_film(tmp_path/"plain.mp4"), clap))
+    assert all_of(tmp_path/"framed.mp4")[0].picture.shape==(96, 160, 3)
