@@ -50,9 +50,10 @@ def mp4_inside(
     for kind,start,stop in mp4_boxes(file, begin, end) if kinds else ():
         if kind==kinds[0]: yield from mp4_inside(file, start, stop, *kinds[1:])
 
-# %% ../nbs/055_containers.ipynb #c550000e
+# %% ../nbs/055_containers.ipynb #5c0de001
 SAMPLE_ENTRY = 78 # Bytes of a visual sample entry before the boxes in it
 
+# %% ../nbs/055_containers.ipynb #c550000e
 def aperture_crop(
     clap:bytes, # Content of the box, 32 bytes
     width:int, # Of the stored picture, px
@@ -119,10 +120,11 @@ def ebml_elements(
         yield name[0],start,stop
         begin = stop
 
-# %% ../nbs/055_containers.ipynb #c5500018
+# %% ../nbs/055_containers.ipynb #5c0de002
 SEGMENT,TRACKS,CLUSTER,ENTRY,TYPE,VIDEO = 0x18538067,0x1654AE6B,0x1F43B675,0xAE,0x83,0xE0
 PIXEL_CROP = dict(left=0x54CC, top=0x54BB, right=0x54DD, bottom=0x54AA)
 
+# %% ../nbs/055_containers.ipynb #c5500018
 def ebml_values(
     file:BinaryIO,
     begin:int,
