@@ -122,7 +122,7 @@ def read_yaml(
     try:
         content = yaml.safe_load(text)
         if unfolded_size(content)>MAX_VALUES: raise ValueError(f"more than {MAX_VALUES:,} values")
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError) as error: raise InputError(f"{where}: not YAML that can be used ({' '.join(str(error).split())[:160]})") from None
+    except Exception as error: raise InputError(f"{where}: not YAML that can be used ({' '.join(str(error).split())[:160] or type(error).__name__})") from None # What makes its dates and numbers raises errors of any kind
     if form is None and not isinstance(content, dict): raise InputError(f"{where}: expected lines of the form name: value")
     from pydantic import JsonValue
     return validated(content, form or dict[str, JsonValue], where)

@@ -109,7 +109,7 @@ def test_dances_that_are_something_else(place, capfd):
 # ---- compare
 
 COMPARE_LINES = ["", "dance", "dance dance --songs dance/song.wav", "dance nowhere --songs dance/song.wav", "dance mine --songs mine", "dance points", "dance mine --songs nothere.wav", "dance mine --songs mine/diary.txt", "dance points --songs dance/song.wav --start 1e9", "dance points --songs dance/song.wav --start nan",
-                 "dance points --songs dance/song.wav --seconds nan", "--votes mine/diary.txt", "--votes nothere.json", "--votes mine", "--votes /dev/zero", "dance two --songs dance/song.wav --songs again/song.wav"]
+                 "dance points --songs dance/song.wav --seconds nan", "--votes mine/diary.txt", "--votes nothere.json", "--votes mine", "--votes /dev/zero", "dance two --songs dance/song.wav --songs again/song.wav", "dance two --songs dance/song.wav --begin inf", "dance two --songs dance/song.wav --begin 1e300"]
 
 @pytest.mark.parametrize("words", COMPARE_LINES)
 def test_comparisons_that_cannot_be(place, capfd, words):
@@ -405,6 +405,41 @@ def test_entries_of_a_dictionary(here, entry):
     found = list(read_segments("w.json")[1])
     assert isinstance(found[-1], Segment) and found[-1].name=="whole" and len(found)==2
     assert isinstance(found[0], InvalidRow) and len(found[0].reason)<300, found
+
+
+# ---- parameters of runs
+
+LARGE = "0x"+"f"*5000 # Python prints no number of so many digits
+PAIRS = [f"rate={'9'*400}", f"rate={LARGE}", f"steps={LARGE}", f"steps=-{LARGE}", "bag={1: 2, 'a': 3}", "bag={(1, 2): 3}", "bag={None: 1, 'a': 2}", "bag=b'1'", "bag={1, 2}", "bag=...", "bag=1j", f"bag={{{LARGE}: 1}}", "bag={'a': '\\ud800'}", "name=\udcff", "steps", "=", "=1", "steps=1e999", "opt=nan"]
+CELLS = ["x = b'1'", "x = {1, 2}", "x = ...", "x = 1j", "x = {1: 2, 'a': 3}", "x = {(1, 2): 3}", f"x = {LARGE}", f"x:float = -{LARGE}", "x = {'a': b'1'}", "x = '\\ud800'", "x = lambda: 3", "x = 2 if True else 3"]
+YAML = [f"rate: {'9'*400}", f"steps: {LARGE}", f"rate: {LARGE}", f"bag: [{LARGE}]", "bag: 2020-01-01", "bag: 2020-02-30", "bag: !!timestamp x", "steps: !!bool x", "steps: !!int ''", "steps: !!float x", "bag: !!binary x", "bag: !!set {a, b}", "bag: !!python/object/apply:os.system ['touch it-ran']", "bag: {[1, 2]: 3}", "bag: {~: 1}", "~: 1", "steps: 1\n--- \nsteps: 2", "%YAML 9.9\n---\nsteps: x", "\tsteps: 1"]
+
+def planned(cell, pairs=(), text=None):
+    "What a run of a notebook with such a cell would begin from"
+    from audio2pose.engine import runs
+    Path("n.ipynb").write_text(json.dumps(dict(cells=[dict(cell_type="code", metadata=dict(tags=["parameters"]), source=cell)])))
+    if text is not None: Path("p.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    notebook = runs.find_file("n.ipynb", ".ipynb")
+    parameters = (runs.load_parameters("p.yaml", notebook) if text is not None else {})|runs.parse_parameters(notebook, list(pairs))
+    [plan] = runs.plan_runs(notebook, [parameters], "runs")
+    return runs.data_fingerprints(plan)
+
+CELL = "steps:int = 1\nrate:float = .1\nname:str = 'x'\nbag = {}\nopt:int|None = None\n"
+
+@pytest.mark.parametrize("case", [*((CELL, (pair,)) for pair in PAIRS), *((cell,) for cell in CELLS), *((CELL, (), text) for text in YAML)], ids=lambda case: repr(case[-1])[:40])
+def test_parameters_that_cannot_be(here, case):
+    with limit(10), pytest.raises(InputError) as error: planned(*case)
+    assert "\n" not in str(error.value) and unharmed(here)
+
+
+def test_parameters_that_only_look_like_files(here):
+    "A long text is no file name that is too long, and nobody waits for a pipe"
+    os.mkfifo("pipe")
+    os.symlink("circle", "circle")
+    Path("data").write_text("numbers")
+    with limit(10):
+        for name in ("x"*300, "x/"*400, "pipe", "circle", "/dev/zero", "a\0b"): assert planned(CELL, [f"name={name}"])=={}
+        assert set(planned(CELL, ["name=data"]))=={"name"}
 
 
 # ---- videos

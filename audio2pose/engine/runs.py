@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PARSER_ERRORS', 'RUN_LOCK', 'MAX_RUNS', 'notebooks_folder', 'find_file', 'import_notebook_tool', 'CellMetadata',
            'Cell', 'Notebook', 'notebook_cells', 'parameter_cell', 'comments_in', 'notebook_parameters', 'cast_value',
-           'typed_as', 'typed_as_any', 'resolve_parameters', 'parse_parameters', 'load_parameters', 'imported_files',
-           'source_files', 'notebook_code', 'digest', 'RunPlan', 'plan_runs', 'fingerprint', 'data_fingerprints',
-           'installed_versions', 'git_commit', 'device_name', 'read_json', 'write_json', 'write_metrics',
-           'write_record', 'manifest', 'is_not_dead_kernel', 'execute', 'failure_reason', 'write_html', 'Outcome',
-           'finish_run', 'timed', 'is_current', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid', 'mark_failed',
-           'finished_outcome', 'run_many', 'collect_runs', 'run_grid']
+           'typed_as', 'typed_as_any', 'check_recordable', 'resolve_parameters', 'parse_parameters', 'load_parameters',
+           'imported_files', 'source_files', 'notebook_code', 'digest', 'RunPlan', 'plan_runs', 'fingerprint',
+           'data_fingerprints', 'installed_versions', 'git_commit', 'device_name', 'read_json', 'write_json',
+           'write_metrics', 'write_record', 'manifest', 'is_not_dead_kernel', 'execute', 'failure_reason', 'write_html',
+           'Outcome', 'finish_run', 'timed', 'is_current', 'run_plan', 'run', 'Grid', 'combinations', 'read_grid',
+           'mark_failed', 'finished_outcome', 'run_many', 'collect_runs', 'run_grid']
 
 # %% ../../nbs/760_engine.runs.ipynb #e4236258
 import ast
@@ -37,7 +37,7 @@ from typing import Any
 from typing_extensions import NotRequired, TypedDict
 
 from .. import documents
-from ..core import InputError, LockedError, asset, atomic, data_folder, lock_folder, require, safe_path
+from ..core import InputError, LockedError, asset, atomic, data_folder, lock_folder, real_path, require, safe_path
 from .workers import Resources, WorkerDiedError, check_engine, map_items
 
 # %% ../../nbs/760_engine.runs.ipynb #7ce74543
@@ -157,6 +157,14 @@ def typed_as_any(value, nodes):
     raise ValueError
 
 # %% ../../nbs/760_engine.runs.ipynb #3c5923bc
+def check_recordable(
+    name:str, # Of the parameter, said in errors
+    value,
+):
+    "Raise an InputError unless a value can be written down: a run is named after its parameters"
+    try: json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError): raise InputError(f"{name} is a {type(value).__name__} that cannot be written as JSON; parameters are numbers of at most 4,300 digits, text, lists, and dicts with text for keys") from None
+
 def resolve_parameters(
     notebook:Path, # Named in errors
     known:dict[str, dict], # What it takes
@@ -166,9 +174,10 @@ def resolve_parameters(
     full = {}
     if unknown := sorted(map(str, parameters.keys()-known.keys())):
         raise InputError(f"{notebook.stem} has no parameter {unknown[0]}; it takes {', '.join(known)}")
-    for name,entry in known.items():
-        try: full[name] = cast_value(parameters[name], entry["type"]) if name in parameters else entry["default"]
-        except ValueError: raise InputError(f"{notebook.stem}: {name} must be {entry['type']}, got {parameters[name]!r}") from None
+    for name,value in {name: parameters.get(name, entry["default"]) for name,entry in known.items()}.items():
+        check_recordable(f"{notebook.stem}: {name}", value)
+        try: full[name] = cast_value(value, known[name]["type"]) if name in parameters else value
+        except (ValueError, OverflowError): raise InputError(f"{notebook.stem}: {name} must be {known[name]['type']}, got {value!r}") from None
     return full
 
 # %% ../../nbs/760_engine.runs.ipynb #c4386ea2
@@ -308,7 +317,7 @@ def data_fingerprints(
     "The files and folders that a run begins from"
     given = {name: plan.place/value for name,value in plan.parameters.items() if isinstance(value, str) and value and name!="out" and len(value)<1000}
     out = plan.place/str(plan.parameters.get("out") or plan.folder)
-    return {name: fingerprint(path, out) for name,path in given.items() if path.exists() and path.resolve() not in plan.folder.resolve().parents}
+    return {name: fingerprint(path, out) for name,path in given.items() if (os.path.isdir(path) or os.path.isfile(path)) and real_path(path) not in real_path(plan.folder).parents}
 
 # %% ../../nbs/760_engine.runs.ipynb #1d683f68
 def installed_versions()->dict[str, str]:
