@@ -10,7 +10,7 @@ __all__ = ['published_recipe', 'presets', 'log_columns', 'TrainConfig', 'learnin
            'init_distributed', 'rng_states', 'restore_rng_states', 'TrainingRun', 'save', 'Checkpoint', 'load',
            'read_log', 'write_log', 'use_onednn', 'restore_linear', 'build_run', 'load_start', 'backward', 'train_step',
            'step_flops', 'pose_figure', 'is_validation_step', 'TrainingLogger', 'mean_loss', 'log_step', 'prefetching',
-           'wrap_objective', 'train', 'start_config', 'recipe_of', 'model_config_of', 'main']
+           'wrap_objective', 'check_config', 'train', 'start_config', 'recipe_of', 'model_config_of', 'main']
 
 # %% ../nbs/600_train.ipynb #1b9d01f4
 import csv
@@ -812,6 +812,16 @@ def wrap_objective(
     if world_size==1: return loss_module
     return nn.parallel.DistributedDataParallel(loss_module, [device] if device.type=="cuda" else None, broadcast_buffers=False, gradient_as_bucket_view=True)
 
+# %% ../nbs/600_train.ipynb #4d1be0a1
+def check_config(
+    config:TrainConfig,
+):
+    "Refuse numbers that no training can follow"
+    for name,value in asdict(config).items():
+        if isinstance(value, float) and not math.isfinite(value): raise InputError(f"train: {name} must be a finite number, got {value}")
+        if name in ("rollout_fraction", "rollout_reset", "ema") and not 0<=value<=1: raise InputError(f"train: {name} is a share from 0 to 1, got {value:g}")
+    if config.batch%config.accumulate: raise InputError(f"train: a batch of {config.batch} does not divide into {config.accumulate} parts; choose accumulate accordingly")
+
 # %% ../nbs/600_train.ipynb #03ea30b4
 def train(
     store:Store, # With the sequences to train on and, unless `valid` is given, those to validate on
@@ -827,7 +837,7 @@ def train(
     "Train a FACT; stopped at any moment, it goes on bit for bit"
     out,device = Path(out),resolve_device(device)
     config = replace(config, precision=resolve_precision(config.precision, device))
-    if config.batch%config.accumulate: raise InputError(f"train: a batch of {config.batch} does not divide into {config.accumulate} parts; choose accumulate accordingly")
+    check_config(config)
     fit,valid = (store, valid) if valid is not None else train_val_split(store)
     for part in (fit, valid): check_numbers(part)
     rank,world_size = init_distributed(device)

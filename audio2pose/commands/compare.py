@@ -6,6 +6,7 @@
 __all__ = ['app', 'find_dance', 'song_files', 'read_dances', 'song_clip', 'dancer_names', 'ranking_lines', 'read_key', 'compare']
 
 # %% ../../nbs/822_commands.compare.ipynb #c7440ff1
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,12 +50,13 @@ def read_dances(
 )->dict: # Song → dancer → Motion, cut
     "The dances of all to all songs"
     from audio2pose.motion import Motion
+    if not math.isfinite(start): raise InputError(f"--begin {start}: give seconds into the songs")
     found = {song.stem: {name: path for name,folder in dancers.items() if (path := find_dance(folder, song, len(songs)==1))} for song in songs}
     cut = lambda motion: motion[round(start*motion.fps):round((start+seconds)*motion.fps)]
     read = {song: {name: cut(Motion.load(path)) for name,path in paths.items()} for song,paths in found.items()}
     for song,motions in read.items():
         for name,motion in motions.items():
-            if motion.seconds<1: raise InputError(f"compare: {name} dances less than a second of {song} after {start:g} s; begin earlier with --start")
+            if motion.seconds<1: raise InputError(f"compare: {name} dances less than a second of {song} after {start:g} s; begin earlier with --begin")
     return read
 
 # %% ../../nbs/822_commands.compare.ipynb #93f5c019

@@ -285,6 +285,7 @@ def fit_pool(
     "Scale and Gaussian of a real set"
     features = np.asarray(features, float)
     mean,spread,kept = (features.mean(0), features.std(0)+1e-10, np.ptp(features, axis=0)>0) if scale is None else (scale.mean, scale.spread, scale.kept)
+    if not kept.any(): raise InputError(f"evaluate: the {len(features)} references do not differ in any feature, and nothing can be measured against them; are they copies of one motion?")
     return ReferencePool(mean, spread, kept, gaussian(((features-mean)/spread)[:,kept]))
 
 # %% ../../nbs/360_metrics.protocols.ipynb #f430b4a2
