@@ -208,14 +208,18 @@ def kept_bytes(stream): return sum(part.nbytes for part in (stream.tracker.sound
 
 @pytest.mark.parametrize("seconds", [24, pytest.param(3600, marks=[pytest.mark.attack, pytest.mark.timeout(7200)])])
 def test_memory_is_flat(model, seconds):
-    "What is kept after a quarter of the time is all that is ever kept, and the process does not grow"
+    "What is kept after a quarter of the time is all that is ever kept, and the process does not grow: bursts of sound for the tracker, beats of every kind for the clock, another style and energy every few seconds"
     import resource
-    stream,rng,kept = LiveStream(LiveDancer(model)),np.random.default_rng(0),[]
+    stream,rng,kept,beats = LiveStream(LiveDancer(model)),np.random.default_rng(0),[],Metronome(0)
     for k in range(10*seconds):
-        stream.feed((.05*rng.standard_normal(SR//10)).astype(np.float32) if k%600<20 else np.zeros(SR//10, np.float32))
+        chunk = (.05*rng.standard_normal(SR//10)).astype(np.float32) if k%600<20 else np.zeros(SR//10, np.float32)
+        for beat in beats.feed(chunk): stream.dancer.clock.beat(beat)
+        if k%70==0: stream.dancer.style,stream.base = rng.choice([None, *model.config.styles]),rng.uniform(.25, 2)
+        assert len(stream.feed(chunk))==6
         if k%20==19: kept.append((kept_bytes(stream), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024))
     arrays,peak = np.array(kept).T
     quarter = len(kept)//4
+    print(f"\n{seconds} s of dancing, {stream.dancer.windows} stretches: {arrays.max()/1e6:.2f} MB of arrays, the process {peak[quarter]:.0f} MB after a quarter and {peak[-1]:.0f} MB at the end")
     assert arrays[quarter:].max()<=arrays[:quarter+1].max()+64*(72+3)*8 # Four beats more or less wait
     assert peak[-1]-peak[quarter]<40 # MB
     assert stream.frames==60*seconds and len(stream.dancer.clock.recent)<=8
