@@ -166,8 +166,10 @@ def warp_gap(
     end = (len(motion)-1)/motion.fps
     pins = np.unique(np.concatenate([[0, end], np.flatnonzero(known)/motion.fps]))
     new,old = limit_warp_speed(np.stack([pins, pins], 1), pairs[inside]).T
-    matrices,trans = at_times(motion, PchipInterpolator(new, old)(np.arange(len(motion))/motion.fps))
-    return replace(motion, poses=np.where(free[:, None, None], matrix_to_axis_angle(matrices), motion.poses), trans=np.where(free[:, None], trans, motion.trans))
+    matrices,places = at_times(motion, PchipInterpolator(new, old)(np.flatnonzero(free)/motion.fps))
+    poses,trans = motion.poses.copy(),motion.trans.copy()
+    poses[free],trans[free] = matrix_to_axis_angle(matrices),places
+    return replace(motion, poses=poses, trans=trans)
 
 # %% ../nbs/612_infilling.ipynb #2ea5b6f4
 def gap_alignment(

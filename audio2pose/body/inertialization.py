@@ -87,7 +87,8 @@ def inertialize(
     for around,inward in ((before, 1), (behind, -1)):
         weight,way = decay(np.abs(free-around), lengths, frames),velocity_offset(np.abs(free-around), np.minimum(rest, lengths/2))
         weight[around<0] = way[around<0] = 0
-        (turns,moves),(spin,drift) = motion_difference(motion, target, around),seam_velocity(motion, target, known, around, inward)
+        seams,at = np.unique(around, return_inverse=True)
+        (turns,moves),(spin,drift) = ((part[at] for part in found) for found in (motion_difference(motion, target, seams), seam_velocity(motion, target, known, seams, inward)))
         turned = turned*Rotation.from_rotvec((weight[:, None, None]*turns+way[:, None, None]*spin).reshape(-1, 3))
         moved += weight[:, None]*moves+way[:, None]*drift
     poses[free],trans[free] = turned.as_rotvec().reshape(-1, 24, 3),moved

@@ -169,9 +169,8 @@ def at_times(
     times = np.clip(times, 0, clock[-1])
     low = np.maximum(np.searchsorted(clock, times)-1, 0)
     share = (times-clock[low])/np.diff(clock)[low]
-    turns = Rotation.from_rotvec(motion.poses.reshape(-1, 3)) # All joints of a frame, then those of the next
-    ways = (turns[:-24].inv()*turns[24:]).as_rotvec().reshape(-1, 24, 3)
-    found = turns[(24*low[:, None]+np.arange(24)).ravel()]*Rotation.from_rotvec((share[:, None, None]*ways[low]).reshape(-1, 3))
+    before,after = (Rotation.from_rotvec(motion.poses[at].reshape(-1, 3)) for at in (low, low+1))
+    found = before*Rotation.from_rotvec(share.repeat(24)[:, None]*(before.inv()*after).as_rotvec())
     return found.as_matrix().reshape(-1, 24, 3, 3), CubicSpline(clock, motion.trans)(times)
 
 # %% ../../nbs/416_models.motion_features.ipynb #35fd12fa
