@@ -10,10 +10,15 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+
+class TooLongError(BaseException):
+    "Not an Exception: what reads a file may catch those, and would call a file that takes for ever a bad one"
+
 
 # ---- spoiling
 
@@ -370,10 +375,8 @@ def reader_targets(folder:Path)->list[Target]:
     add("MotionFlow config", "json", "flow.json", asdict(flow), flow_with)
     add("torch weights", "torch", "w.pt", dict(state_dict={name: tensor.numpy() for name,tensor in list(state.items())[:6]}, epoch=3, optimizer=dict(lr=1e-3)), lambda f: weights.load_state_dict(f/"w.pt"))
     checkpoint = training_checkpoint(folder/"run", windows.Store(store))
-    def go_on(f):
-        run,_ = train.build_run(windows.Store(store), replace(train.presets["small"], batch=2, precision="fp32"), fact.FACTConfig.small(), torch.device("cpu"))
-        return run.load(f/"checkpoint.pt")
-    add("checkpoint", "torch", "checkpoint.pt", checkpoint, go_on)
+    make_run = lru_cache(lambda: train.build_run(windows.Store(store), replace(train.presets["small"], batch=2, precision="fp32"), fact.FACTConfig.small(), torch.device("cpu"))[0]) # One for all, whatever was loaded before
+    add("checkpoint", "torch", "checkpoint.pt", checkpoint, lambda f: make_run().load(f/"checkpoint.pt"))
     wave = .3*np.sin(2*np.pi*330*np.arange(22_050*2)/22_050)*(np.arange(22_050*2)%11_025<3000)
     for suffix,options in (("wav", dict(subtype="PCM_16")), ("flac", {}), ("ogg", {}), ("mp3", {}), ("aiff", {})):
         file = io.BytesIO()
@@ -514,7 +517,8 @@ def attempt(target:Target, folder:Path, data:bytes|None)->str:
             warnings.simplefilter("ignore")
             target.read(folder)
         return "value"
-    except InputError as error: return "refused" if "\n" not in str(error) or "\\n" in repr(data[:0]) else "refused"
+    except InputError as error: return "refused" if "\n" not in str(error) else f"no sentence: {str(error)[:200]!r}" # However long: `print_error` leaves out its middle
+    except TooLongError as error: return str(error)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in place if "/audio2pose/" in frame.filename]
