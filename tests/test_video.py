@@ -462,7 +462,7 @@ def with_pixel_crop(data, left, top):
     "The Matroska with two crops in the description of its pictures, and the empty element behind it as much shorter"
     video,empty = data.index(b"\xb0\x81\xa0")-2,b"\xec\x01"+(2).to_bytes(7, "big")+bytes(2)
     end = video+2+(data[video+1]&0x7f)
-    crops = b"".join(containers.PIXEL_CROP[side].to_bytes(2, "big")+b"\x81"+bytes([value]) for side,value in (("left", left), ("top", top)))
+    crops = b"".join(containers.PIXEL_CROP_ID[side].to_bytes(2, "big")+b"\x81"+bytes([value]) for side,value in (("left", left), ("top", top)))
     assert data[video]==0xE0 and empty in data[end:]
     return data[:video+1]+bytes([data[video+1]+len(crops)])+data[video+2:end]+crops+data[end:].replace(empty, b"\xec\x81\x00", 1)
 
