@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fold_period', 'BeatClock', 'beat', 'advance', 'LiveDancer', 'window_conditions', 'context_window', 'sample_window',
-           'decode_window', 'extend', 'begin', 'keep_ahead', 'frames', 'frame', 'OnlineBeatTracker', 'update_level',
+           'decode_window', 'extend', 'prefill', 'prefetch', 'frames', 'frame', 'OnlineBeatTracker', 'update_level',
            'detect_beats', 'process_chunk', 'feed', 'LiveStream']
 
 # %% ../nbs/614_live.ipynb #104cfa10
@@ -159,27 +159,27 @@ def extend(self:LiveDancer)->Iterator[None]: # Between two pieces
 LiveDancer.extend = extend
 
 # %% ../nbs/614_live.ipynb #fcb3aa43
-def begin(self:LiveDancer):
+def prefill(self:LiveDancer):
     "Dance the first eight beats"
     with one_thread(): self.pieces = 1+sum(1 for _ in self.extend())
     self.work,self.done = self.extend(),0
 
-LiveDancer.begin = begin
+LiveDancer.prefill = prefill
 
 # %% ../nbs/614_live.ipynb #ffd3ddb7
-def keep_ahead(self:LiveDancer,
+def prefetch(self:LiveDancer,
     place:float, # On the beat axis, grid frames
     lead:float=2., # So long before its end the next stretch is begun, beats
 ):
     "Do those pieces of the next stretch that are due"
-    if not self.windows: self.begin()
+    if not self.windows: self.prefill()
     due = lambda: lead*self.model.config.beat_frames*(1-self.done/self.pieces)
     while self.start+self.committed-1-place<=due():
         self.done += 1
         with one_thread(): ended = next(self.work, True)
         if ended: self.work,self.done = self.extend(),0
 
-LiveDancer.keep_ahead = keep_ahead
+LiveDancer.prefetch = prefetch
 
 # %% ../nbs/614_live.ipynb #913a02ed
 def frames(self:LiveDancer,
@@ -189,7 +189,7 @@ def frames(self:LiveDancer,
     poses,trans,shares = [],[],[]
     for time in times:
         place = self.clock.advance(time)*self.model.config.beat_frames
-        self.keep_ahead(place)
+        self.prefetch(place)
         low,share = divmod(place-self.start, 1)
         for found,kept in ((poses, self.poses), (trans, self.trans)): found.append(kept[int(low):int(low)+2])
         shares.append(share)
@@ -287,7 +287,7 @@ class LiveStream:
         self.dancer,self.tracker,self.follow = dancer,tracker or OnlineBeatTracker(),follow
         self.frames,self.base = 0,dancer.energy
         dancer.energy = self.energy
-        if not dancer.windows: dancer.begin() # Before the first sound, which cannot wait
+        if not dancer.windows: dancer.prefill() # Before the first sound, which cannot wait
 
     @property
     def energy(self): # Of the dance now

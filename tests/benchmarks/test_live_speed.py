@@ -22,7 +22,7 @@ def network_floor(model, bpm):
     frames,square = model.config.frames,torch.randn(1024, 1024)
     state = torch.zeros(1, frames, FEATURES),torch.zeros(1, frames, FEATURES),torch.zeros(1),torch.zeros(1, frames, CONDITIONS),torch.zeros(1, dtype=torch.long)
     with torch.inference_mode(), one_thread():
-        with FlopCounterMode(display=False) as counter: model.guided(*state, paired=True)
+        with FlopCounterMode(display=False) as counter: model.classifier_free_guidance(*state, paired=True)
         begun = process_time()
         for _ in range(10): square@square
         rate = 10*2*1024**3/(process_time()-begun)
