@@ -95,7 +95,7 @@ def hardware()->list[str]: # Lines
     "Which device computes, and in which precision"
     import platform
     import torch
-    from audio2pose.train import resolve_precision
+    from audio2pose.training.recipe import resolve_precision
     lines = [f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors",
              f"cpu   {'bf16 and fp32' if resolve_precision('auto', torch.device('cpu'))=='bf16' else 'fp32 only'}, {torch.get_num_threads()} threads"]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

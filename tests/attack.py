@@ -270,6 +270,7 @@ class Target:
 def reader_targets(folder:Path)->list[Target]:
     "Every reader of the package, with a valid file; `folder` is scratch"
     from audio2pose import audio, beats, landmarks, motion, train
+    from audio2pose.training import checkpoint as training_checkpoints, recipe
     from audio2pose.data import aist, cmu, download, g1, h36m, keypoints, manifest, mocap, ntu, prepare, verify, windows
     from audio2pose.engine import ledger, runs
     from audio2pose.evaluate import load_clip
@@ -335,7 +336,7 @@ def reader_targets(folder:Path)->list[Target]:
         finally: led.close()
     add("ledger", "text", "ledger.jsonl", ledger_lines.decode(), resume)
     add("ledger line", "json", "ledger.jsonl", dict(key="a", outcome="made", reason="", fingerprint="ab", files={"a.npy": dict(size=3, sha256="x")}, killed=False), resume)
-    add("training log", "text", "log.csv", "step,loss,valid_loss,lr\n10,1.5,,1e-4\n20,1.2,1.3,1e-4\n", lambda f: train.write_log(f/"log.csv", [dict(step=30., loss=1.)], last=20))
+    add("training log", "text", "log.csv", "step,loss,valid_loss,lr\n10,1.5,,1e-4\n20,1.2,1.3,1e-4\n", lambda f: training_checkpoints.write_log(f/"log.csv", [dict(step=30., loss=1.)], last=20))
     add("beats lines", "text", "b.txt", "0.5\t1\n1.0\t2\n1.5\t3\n2.0\t4\n2.5\t1\n", lambda f: beats.load(f/"b.txt"))
     add("beats JSON", "json", "b.json", dict(beats=[.5, 1., 1.5, 2.], downbeats=[.5]), lambda f: beats.load(f/"b.json"))
     for name,kind,file,content in (("clip positions", "npz", "c.npz", dict(positions=rng.normal(size=(30, 24, 3)), fps=np.float64(60))), ("clip array", "npy", "c.npy", dict(array=rng.normal(size=(30, 72))))): add(name, kind, file, content, lambda f, file=file: load_clip(f/file))
@@ -375,7 +376,7 @@ def reader_targets(folder:Path)->list[Target]:
     add("MotionFlow config", "json", "flow.json", asdict(flow), flow_with)
     add("torch weights", "torch", "w.pt", dict(state_dict={name: tensor.numpy() for name,tensor in list(state.items())[:6]}, epoch=3, optimizer=dict(lr=1e-3)), lambda f: weights.load_state_dict(f/"w.pt"))
     checkpoint = training_checkpoint(folder/"run", windows.Store(store))
-    make_run = lru_cache(lambda: train.build_run(windows.Store(store), replace(train.presets["small"], batch=2, precision="fp32"), fact.FACTConfig.small(), torch.device("cpu"))[0]) # One for all, whatever was loaded before
+    make_run = lru_cache(lambda: train.build_run(windows.Store(store), replace(recipe.presets["small"], batch=2, precision="fp32"), fact.FACTConfig.small(), torch.device("cpu"))[0]) # One for all, whatever was loaded before
     add("checkpoint", "torch", "checkpoint.pt", checkpoint, lambda f: make_run().load(f/"checkpoint.pt"))
     wave = .3*np.sin(2*np.pi*330*np.arange(22_050*2)/22_050)*(np.arange(22_050*2)%11_025<3000)
     for suffix,options in (("wav", dict(subtype="PCM_16")), ("flac", {}), ("ogg", {}), ("mp3", {}), ("aiff", {})):
@@ -500,8 +501,9 @@ def draw(verify, path):
 def training_checkpoint(folder:Path, store)->dict:
     "The content of a checkpoint of a small model"
     from audio2pose import train
+    from audio2pose.training import recipe
     from audio2pose.models.fact import FACTConfig
-    run,_ = train.build_run(store, replace(train.presets["small"], batch=2, precision="fp32"), FACTConfig.small(), torch.device("cpu"))
+    run,_ = train.build_run(store, replace(recipe.presets["small"], batch=2, precision="fp32"), FACTConfig.small(), torch.device("cpu"))
     run.save(folder)
     return torch.load(folder/"checkpoint.pt", weights_only=True)
 

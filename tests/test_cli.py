@@ -355,7 +355,7 @@ def test_a_folder_is_not_replaced_by_a_file(here, capfd, tiny, song):
 def test_two_trainings_of_one_folder(here, capfd):
     from audio2pose.core import LockedError, lock_folder
     from audio2pose.data.windows import Store, random_sequences, write_store
-    from audio2pose.train import presets
+    from audio2pose.training.recipe import presets
     from audio2pose.train import train as fit
     write_store(random_sequences(4, 300), "store")
     with lock_folder("run"):

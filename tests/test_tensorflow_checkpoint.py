@@ -18,7 +18,9 @@ from audio2pose.data.windows import Store, random_sequences, train_val_split, wr
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam, released_learning_rate
 from audio2pose.models.tensorflow import Entry, TensorBundle, find_bundle, masked_crc32c, parse_index, read_table, write_bundle, write_entry, write_table
-from audio2pose.train import build_run, load_start, presets, read_log, train_step
+from audio2pose.train import build_run, load_start, train_step
+from audio2pose.training.checkpoint import read_log
+from audio2pose.training.recipe import presets
 
 HERE = Path(__file__).parent/"golden"/"fact_checkpoint"
 CONFIG = FACTConfig(width=32, heads=2, mlp=64, motion_layers=1, audio_layers=1, cross_layers=2)

@@ -16,8 +16,13 @@ from audio2pose.core import InputError
 from audio2pose.data.windows import Store, statistics, random_sequences, write_store
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.motion_tensors import orthonormalise
-from audio2pose.train import (Batches, TrainingObjective, MathAttention, TrainConfig, make_ema, resolve_device, learning_rate, rollout_metrics,
-                              presets, read_log, rollout, build_run, train, train_step)
+from audio2pose.models.onednn import MathAttention
+from audio2pose.train import build_run, train, train_step
+from audio2pose.training.batches import Batches
+from audio2pose.training.checkpoint import read_log
+from audio2pose.training.objective import TrainingObjective, make_ema
+from audio2pose.training.recipe import TrainConfig, resolve_device, learning_rate, presets
+from audio2pose.training.validation import rollout_metrics, rollout
 
 TINY = FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True, residual=True)
 QUICK = TrainConfig(steps=6, batch=4, rollout_start=0, rollout_fraction=1., rollout_reset=.1, log_every=1, validate_every=6, save_every=3)

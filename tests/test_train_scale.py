@@ -19,7 +19,10 @@ from audio2pose.data.windows import Store, statistics, random_sequences, write_s
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam
 from audio2pose.motion import Motion
-from audio2pose.train import Prefetcher, Batches, FusedKerasAdam, TrainConfig, presets, read_log, build_run, step_flops, train, train_step
+from audio2pose.train import build_run, step_flops, train, train_step
+from audio2pose.training.batches import Prefetcher, Batches
+from audio2pose.training.checkpoint import read_log
+from audio2pose.training.recipe import FusedKerasAdam, TrainConfig, presets
 from test_train import QUICK, TINY, assert_same, checkpoint, one_thread  # noqa: F401
 
 FRESH = replace(presets["released"], steps=6, batch=4, log_every=1, validate_every=6, save_every=3)
@@ -222,7 +225,8 @@ import sys, torch
 from dataclasses import replace
 from audio2pose.data.windows import Store
 from audio2pose.models.fact import FACTConfig
-from audio2pose.train import TrainConfig, build_run, train_step
+from audio2pose.train import build_run, train_step
+from audio2pose.training.recipe import TrainConfig
 config,small = TrainConfig(batch=4, precision="fp32"),FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True, residual=True)
 for compiled in (False, True):
     run,objective = build_run(Store(sys.argv[1]), config, small, torch.device("cpu"))

@@ -18,7 +18,7 @@ from .base import make_app, escape_line
 from .data import prepared_folder, print_prepare_report
 from .options import option
 from ..core import InputError, data_folder, lock_folder
-from ..train_options import TRAIN_OPTIONS, Option
+from ..training.options import TRAIN_OPTIONS, Option
 
 # %% ../../nbs/835_commands.train.ipynb #f2f1fc76
 def ensure_training_split(

@@ -16,7 +16,9 @@ import torch
 from audio2pose.data.windows import Store, random_sequences, write_store
 from audio2pose.models.fact import FACT, Attention, FACTConfig
 from audio2pose.models.keras_adam import KerasAdam
-from audio2pose.train import Prefetcher, presets, build_run, step_flops, train_step
+from audio2pose.train import build_run, step_flops, train_step
+from audio2pose.training.batches import Prefetcher
+from audio2pose.training.recipe import presets
 
 pytestmark = pytest.mark.benchmark
 BATCH = 4
