@@ -98,6 +98,7 @@ class Checkpoint(TypedDict):
     optimiser:dict[str, Any]
     processes:list[Any]
 
+# %% ../../nbs/604_training.checkpoint.ipynb #cc42613b
 def load(self:TrainingRun,
     path:Path, # `checkpoint.pt`
 ):
@@ -126,6 +127,7 @@ TrainingRun.load = load
 # %% ../../nbs/604_training.checkpoint.ipynb #19fd8b0b
 log_columns = ("step", "loss", "valid_loss", "lr", "seconds", "waited", "speed", "speed_ratio", "root_distance", "beat_align", "freezing", "foot_skating")
 
+# %% ../../nbs/604_training.checkpoint.ipynb #2c8986ee
 def read_log(
     path:Path, # `log.csv`
 )->list[dict]: # One dict of numbers a line; empty fields are left out
