@@ -97,7 +97,7 @@ def test_the_file_plays_what_was_computed(tmp_path, dance):
     person = read_character(tmp_path/"person.glb")
     _,_,places = character_motion(person, dance)
     gltf = characters.load_character(tmp_path/"out.glb")
-    from audio2pose.data.mocap import gltf_array, gltf_nodes
+    from audio2pose.data.gltf import gltf_array, gltf_nodes
     order,parents = gltf_nodes(gltf)
     tracks = {(c.target.node, c.target.path): gltf_array(gltf, gltf.animations[0].samplers[c.sampler].output, [gltf.binary_blob()]) for c in gltf.animations[0].channels}
     for frame in (0, 60, 239):

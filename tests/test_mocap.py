@@ -13,7 +13,9 @@ from audio2pose.core import InputError
 from audio2pose.data.cmu import fetch_cmu, read_amc
 from audio2pose.data.download import FetchOptions
 from audio2pose.data.g1 import fetch_g1, g1_captures, read_g1
-from audio2pose.data.mocap import Filter, active_frames, filter_capture, find_beats, import_folder, landings, read_motion, resample_capture
+from audio2pose.data.capture_beats import active_frames, find_beats, landings
+from audio2pose.data.captures import import_folder
+from audio2pose.data.mocap import Filter, filter_capture, read_motion, resample_capture
 from audio2pose.generate import check_seed_motion
 from audio2pose.metrics.contact import sliding_contacts
 from audio2pose.metrics.realism import knee_angles, largest_rotation

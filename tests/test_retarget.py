@@ -138,7 +138,7 @@ def test_a_clip_without_a_floor_gets_one(tmp_path, height):
 
 @pytest.mark.parametrize("fps", [500, 24])
 def test_any_frame_rate_is_brought_to_sixty(tmp_path, fps):
-    from audio2pose.data.mocap import clean_clip
+    from audio2pose.data.captures import clean_clip
     motion = dancer(240).resample(fps)
     clip = clean_clip(write_bvh(tmp_path/"a.bvh", Motion(motion.poses, motion.trans, fps), MIXAMO))
     assert clip.motion.fps==60 and abs(clip.done["fps"]-fps)<.5 and abs(clip.done["start"]+clip.motion.seconds+clip.done["cut_after"]-4)<.1
@@ -157,7 +157,7 @@ def test_missing_joints_are_marked_or_named(tmp_path, drop, named):
 
 @pytest.mark.parametrize("told", ["one frame", "finite"])
 def test_one_frame_or_holes_leave_nothing_behind(tmp_path, told):
-    from audio2pose.data.mocap import import_folder
+    from audio2pose.data.captures import import_folder
     (tmp_path/"in").mkdir()
     path = write_bvh(tmp_path/"in"/"a.bvh", dancer(), MIXAMO)
     if told=="one frame": path.write_text("\n".join(path.read_text().replace("Frames: 180", "Frames: 1").splitlines()[:-179])+"\n")

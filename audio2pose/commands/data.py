@@ -299,7 +299,8 @@ def import_clips(
 
     audio2pose data import clips --out clips-clean
     """
-    from audio2pose.data.mocap import Filter, import_folder
+    from audio2pose.data.captures import import_folder
+    from audio2pose.data.mocap import Filter
     out = out or folder.with_name(f"{folder.absolute().name}-clean")
     report = import_folder(folder, out, Filter(cutoff or None, outlier or None), slowest, highest)
     for name,clip in report["clips"].items(): typer.echo(escape_line(f"{name}: {clip['seconds']:.1f} s, {clip['bpm']:.1f} beats a minute, {clip['style']}"))

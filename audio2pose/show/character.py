@@ -27,7 +27,7 @@ from ..body.ik import rotation_between
 from ..body.capture import Capture, ancestors, identify_joints
 from ..body.retarget import continuous_quaternions, slerp, two_bone_ik
 from ..core import InputError, atomic, check_regular_file
-from ..data.mocap import check_gltf, gltf_buffer, gltf_nodes, node_matrix
+from ..data.gltf import check_gltf, gltf_buffer, gltf_nodes, node_matrix
 from ..documents import read_document
 from ..motion import Motion, forward_kinematics
 from ..rotation import axis_angle_to_matrix
