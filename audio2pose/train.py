@@ -150,7 +150,7 @@ def pose_figure(
     count:int=10, # Poses, spread over the motion
 ): # matplotlib figure
     "Poses of a motion side by side"
-    figure,ax = require("matplotlib.pyplot", "train").subplots(figsize=(1.1*count, 1.7), dpi=70)
+    figure,ax = require("matplotlib.pyplot", "train").subplots(figsize=(1.1*count, 1.7))
     positions = motion.positions()[np.linspace(0, len(motion)-1, count).astype(int)]
     middle = positions[:1, 0]
     for k,pose in enumerate(positions-np.where([True, False, True], middle, 0)):

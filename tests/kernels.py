@@ -53,6 +53,9 @@ def become(cwd, env, outputs):
     os.environ.update(env)
     os.chdir(cwd)
     import numpy as np
+    if os.path.exists("matplotlibrc"):
+        import matplotlib
+        matplotlib.rc_file("matplotlibrc") # It was imported in another folder
     random.seed()
     np.random.seed()
 

@@ -49,7 +49,7 @@ def server(tmp_path_factory):
     "`audio2pose lab` in a folder of its own; yields its address and the folder"
     pytest.importorskip("jupyterlab", reason='pip install "audio2pose[lab]"')
     home,port = tmp_path_factory.mktemp("lab"),free_port()
-    environment = {key: value for key,value in os.environ.items() if key!="AUDIO2POSE_STILLS"}
+    environment = {key: value for key,value in os.environ.items() if key not in ("AUDIO2POSE_STILLS", "MPLBACKEND")}
     environment |= dict(JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_DATA_DIR=str(home/"data"), JUPYTERLAB_WORKSPACES_DIR=str(home/"workspaces"), OMP_NUM_THREADS="1")
     options = [f"--option={option}" for option in ("--allow-root", "--ServerApp.token=", "--ServerApp.password=")]
     command = [sys.executable, "-c", "from audio2pose.cli import main; main()", "lab", str(home/"guides"), "--no-browser", "--port", str(port), *options]
@@ -279,6 +279,28 @@ def test_a_saved_notebook_opened_by_others(browser, server):
         page.wait_for_function(alive, timeout=60_000)
 
 
+# ---- plots
+
+MEASURE = """() => { const image = document.querySelector('.jp-OutputArea-output img'), area = image.closest('.jp-OutputArea-output').getBoundingClientRect(), seen = image.getBoundingClientRect();
+    return [image.naturalWidth, seen.width, area.width, seen.right - area.right, seen.height / image.naturalHeight * image.naturalWidth / seen.width] }"""
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("width", [1280, 1600])
+def test_a_plot_uses_the_width_and_is_not_cut_off(browser, server, width):
+    "As wide as its cell where that is narrower than the plot, and never wider; its proportions stay"
+    shown = notebook(server, f"plot{width}.ipynb", "import matplotlib.pyplot as plt\nfig,ax = plt.subplots(figsize=(9, 2), layout='constrained')\nax.plot([0, 1]);", "0")
+    with opened(browser, server, shown, viewport=dict(width=width, height=900)) as page:
+        run_all(page, 2)
+        page.wait_for_function("document.querySelector('.jp-OutputArea-output img')?.naturalWidth > 0")
+        pixels,seen,area,beyond,stretched = page.evaluate(MEASURE)
+    sys.stdout.write(f"window {width}: a plot of 9 inches has {pixels} pixels and is shown in {seen:.0f} of {area:.0f}\n")
+    assert 1150<pixels<1300 and beyond<1 and stretched==pytest.approx(1, abs=.02)
+    assert seen>.9*min(area, pixels)
+
+
 # ---- the tour
 
 @needs_browser
@@ -322,6 +344,14 @@ def test_guides_are_copied_once(tmp_path):
     assert "tour.ipynb" in new
     (tmp_path/"mine"/"tour.ipynb").write_text("changed")
     assert lab.copy_guides(tmp_path/"mine")==[] and (tmp_path/"mine"/"tour.ipynb").read_text()=="changed"
+
+
+def test_a_matplotlibrc_of_the_user_stays(tmp_path):
+    from audio2pose.commands import lab
+    (tmp_path/"matplotlibrc").write_text("figure.dpi: 33")
+    new = lab.copy_guides(tmp_path)
+    assert "lessons/matplotlibrc" in new and "matplotlibrc" not in new
+    assert (tmp_path/"matplotlibrc").read_text()=="figure.dpi: 33" and "figure.dpi: 140" in (tmp_path/"lessons/matplotlibrc").read_text()
 
 
 def test_every_link_leads_somewhere_in_the_lab(tmp_path):

@@ -130,6 +130,14 @@ def test_no_leftovers(notebook):
         assert not found, f"{found[0]!r} in: {cell.source[:80]}"
 
 
+@every_notebook
+def test_plots_have_no_size_in_pixels(notebook):
+    "The folder's matplotlibrc says it: small where pictures are stored, as wide as the page in the lab; what is saved as a file may say its own"
+    for cell in code_cells(notebook):
+        assert not re.search(r"subplots\([^\n]*dpi|plt\.figure\([^\n]*dpi|figure\.dpi.{0,3} *=|set_dpi", cell.source), cell.source[:80]
+    assert "figure.dpi: 70" in (ROOT/notebook).with_name("matplotlibrc").read_text()
+
+
 # ---- the package is made from them
 
 @pytest.mark.slow

@@ -32,12 +32,14 @@ LAB_LINKS = { # Part → changes of its links
     "guides": [("](../images/", "](images/"), ("](../", "](lessons/")],
     "lessons": [("](guides/", "](../"), ("](images/", "](../images/")],
     "images": [],
+    "lab": [],
 }
 
 def lab_files()->dict[str, tuple[Path, list]]: # Place in the lab's folder → (file, changes of its links)
     "What is copied, and to where"
-    folders,files = notebook_folders(),{}
-    for name,pattern,place in (("guides", "*.*", "."), ("lessons", "[0-9]*_*.ipynb", "lessons"), ("images", "*.*", "images")):
+    folders,files = notebook_folders()|dict(lab=asset("lab")),{}
+    places = ("guides", "*.*", "."),("lessons", "[0-9]*_*.ipynb", "lessons"),("images", "*.*", "images"),("lab", "matplotlibrc", "."),("lab", "matplotlibrc", "lessons")
+    for name,pattern,place in places:
         files |= {(Path(place)/path.name).as_posix(): (path, LAB_LINKS[name]) for path in sorted(folders[name].glob(pattern))}
     return files
 

@@ -368,10 +368,10 @@ def plot_file(
     arrays = read_arrays(path)
     drawn = skeleton_points(path, arrays)
     if drawn is not None:
-        fig,axes = plt.subplots(1, poses, figsize=(1.6*poses, 2.6), dpi=80)
+        fig,axes = plt.subplots(1, poses, figsize=(1.6*poses, 2.6))
         draw_poses(np.atleast_1d(axes), *drawn)
     else:
-        fig,ax = plt.subplots(figsize=(9, 2), dpi=80)
+        fig,ax = plt.subplots(figsize=(9, 2))
         x = max((array for array in arrays.values() if array.dtype.kind in "fiub"), key=np.size, default=np.zeros(0))
         if not x.size: raise InputError(f"{path}: there are no numbers in it that can be drawn")
         shown = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)

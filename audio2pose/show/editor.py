@@ -52,7 +52,7 @@ def ruler_png(
 )->bytes:
     "The ruler where there is no browser"
     plt = require("matplotlib.pyplot", "lab")
-    figure,ax = plt.subplots(figsize=(8, .6), dpi=80, layout="constrained")
+    figure,ax = plt.subplots(figsize=(8, .6), layout="constrained")
     for bar,(begin,end) in enumerate(zip(edges[:-1], edges[1:]), 1):
         here = len(selected)==2 and selected[0]<=bar<=selected[1]
         ax.barh(0, (end-begin)*.97, left=begin, color="#c2410c" if here else "#d5d9de")

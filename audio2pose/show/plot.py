@@ -70,7 +70,7 @@ def beat_plot(
     "Mean joint speed against the beats of the music"
     speed = np.linalg.norm(np.diff(motion.positions(), axis=0), axis=-1).mean(1)*motion.fps
     shown = speed[:round(seconds*motion.fps)]
-    figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(9, 2.2), dpi=75)
+    figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(9, 2.2))
     ax.plot(np.arange(len(shown))/motion.fps, shown, color=side_colours["r"], lw=1.2)
     ax.vlines(np.asarray(beats)[np.asarray(beats)<seconds], 0, shown.max(initial=0), color=side_colours["l"], lw=.7)
     ax.set(xlabel="s", ylabel="mean joint speed, m/s", xlim=(0, len(shown)/motion.fps))
@@ -85,7 +85,7 @@ def features_plot(
     "The 35 audio features as a picture"
     shown = features[:round(seconds*FPS)].T
     low,high = shown.min(1, keepdims=True),shown.max(1, keepdims=True)
-    figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(9, 2.8), dpi=75)
+    figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(9, 2.8))
     ax.imshow((shown-low)/np.maximum(high-low, 1e-9), aspect="auto", cmap="magma", extent=(0, shown.shape[1]/FPS, 35, 0), interpolation="nearest")
     ax.set(xlabel="s", yticks=[.5, 11, 27, 33.5, 34.5], yticklabels=["envelope", "20 MFCC", "12 chroma", "onset", "beat"])
     return figure
@@ -246,7 +246,7 @@ def draw(
     if not panels: raise InputError("draw: no panels; give for instance joint_speeds(motion)")
     plt = require("matplotlib.pyplot", "plot")
     heights = [panel.height for panel in panels]
-    figure,axes = plt.subplots(len(panels), 1, figsize=(width, .4+1.35*sum(heights)), sharex=True, squeeze=False, height_ratios=heights, layout="constrained", dpi=75)
+    figure,axes = plt.subplots(len(panels), 1, figsize=(width, .4+1.35*sum(heights)), sharex=True, squeeze=False, height_ratios=heights, layout="constrained")
     figure.patch.set_alpha(0)
     for ax,panel in zip(axes[:, 0], panels):
         ax.patch.set_alpha(0)
@@ -381,7 +381,7 @@ def metric_table(
 ): # matplotlib figure
     "Metrics of several dances"
     head,lines = table_text(rows)
-    figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(1.15*len(head), .3*(len(lines)+1)), dpi=75)
+    figure,ax = require("matplotlib.pyplot", "plot").subplots(figsize=(1.15*len(head), .3*(len(lines)+1)))
     figure.patch.set_alpha(0)
     ax.set(xticks=[], yticks=[]) # For the black letters of ticks, seen or not, Jupyter would put a white card behind a table in the dark
     ax.axis("off")
