@@ -24,7 +24,7 @@ from .commands.options import option
 from .core import InputError, asset, data_folder
 
 # %% ../nbs/900_cli.ipynb #d9aa24d4
-app = make_app("From a song to a dancer.", completion=True)
+app = make_app("From a song to a dancer.\n\naudio2pose dance SONG.mp3", completion=True)
 app.command("dance")(dance.dance)
 app.command("edit")(edit.edit)
 app.command("live")(live.live)

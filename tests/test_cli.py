@@ -474,6 +474,14 @@ def test_every_help_has_an_example_that_its_parser_takes(words):
     assert all(is_parsed(words, PARSERS[words], line) for line in lines)
 
 
+@pytest.mark.parametrize("words", ["", "data", "weights"])
+def test_help_of_a_group_has_an_example_too(capfd, words):
+    code,out,_ = run(capfd, *words.split(), "-h")
+    line = re.search(r"^ +(audio2pose .*)$", out.partition("\n")[2], flags=re.M)[1]
+    command = max((name for name in PARSERS if f"{line} ".startswith(f"audio2pose {name} ")), key=len)
+    assert code==0 and command.startswith(words) and is_parsed(command, PARSERS[command], line)
+
+
 def test_one_option_name_means_one_thing_and_is_in_the_glossary(capfd):
     table = option_table(cli.app)
     assert differing_options(table)==[]

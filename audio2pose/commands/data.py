@@ -20,7 +20,7 @@ from .options import option
 from ..core import InputError, atomic, data_folder
 
 # %% ../../nbs/815_commands.data.ipynb #6b281a1d
-app = make_app("Fetch, make, prepare and check data.")
+app = make_app("Fetch, make, prepare and check data.\n\naudio2pose data verify data/synthetic")
 
 # %% ../../nbs/815_commands.data.ipynb #25bae4ec
 @app.command("synth")

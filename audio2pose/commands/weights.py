@@ -39,7 +39,7 @@ def show_lines(
     return [escape_line(f"{name:<9}{text}") for name,text in lines if text]
 
 # %% ../../nbs/845_commands.weights.ipynb #c3031001
-app = make_app("Which weights there are, what a file is, and how it becomes one of ours.")
+app = make_app("Which weights there are, what a file is, and how it becomes one of ours.\n\naudio2pose weights list")
 
 @app.command("list")
 def list_weights():

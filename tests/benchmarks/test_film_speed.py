@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from time import perf_counter, process_time
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -38,6 +39,31 @@ def test_film(tmp_path, travel, frames=1200):
     size = (tmp_path/"film.mp4").stat().st_size
     print(f"\ntravel {travel} m: {frames/seconds:.0f} frames/s, {1000*busy/frames:.1f} ms of processor per frame, {size*8/frames*60/1e6:.1f} Mbit/s, load {os.getloadavg()[0]:.1f}")
     assert frames/seconds>60
+
+
+def test_what_a_frame_costs(tmp_path, frames=300):
+    "Processor time of drawing and of encoding, each alone: what the film could be at best, were all processors free and all else nothing"
+    from audio2pose.show import film
+    def timed(work):
+        start,busy = perf_counter(),process_time()
+        found = work()
+        return found,perf_counter()-start,1000*(process_time()-busy)/frames
+    def encode():
+        with av.open(str(tmp_path/"encoded.mp4"), "w") as container:
+            stream = film.add_video_stream(container, 1280, 720, 60)
+            for i,picture in enumerate(pictures):
+                picture.pts = i
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+    film.render(dance(4), tmp_path/"warm.mp4", progress=False)
+    motion = dance(frames)
+    pictures,_,drawing = timed(lambda: list(film.rendered_frames(motion, 1280, 720, None)))
+    encoding = min(timed(encode)[2] for _ in range(3))
+    _,seconds,both = timed(lambda: film.render(motion, tmp_path/"film.mp4", progress=False))
+    most = lambda cost: 1000*(os.cpu_count() or 1)/cost
+    print(f"\ndrawing {drawing:.1f} ms, encoding {encoding:.1f} ms of processor a frame, together in a film {both:.1f}; on {os.cpu_count()} free processors at most "
+          f"{most(encoding):.0f} frames/s if drawing cost nothing, {most(drawing+encoding):.0f} as it is; made {frames/seconds:.0f}, load {os.getloadavg()[0]:.1f}")
+    assert both<1.5*(drawing+encoding), "a film costs more than its parts"
 
 
 def test_first_picture_compiles_quickly(tmp_path):
