@@ -1,5 +1,8 @@
 "MediaPipe's pose landmarker: the stage gives its points and no others, file by file, and says what is wrong with a file"
+import os
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from audio2pose import cli
 from audio2pose.core import InputError
 from audio2pose.extract.landmarks import ComputeConfig, LandmarkConfig, extract
 from audio2pose.landmarks import Landmarks, layouts, visibility
-from audio2pose.models.mediapipe import BLAZEPOSE_33, PoseTracker, coco_rows, find_landmarker
+from audio2pose.models.mediapipe import BLAZEPOSE_33, Holistic, PoseTracker, coco_rows, face_rows, find_landmarker, hand_rows, holistic_of, mesh_rows
 from audio2pose.skeleton import COCO_17, COCO_WHOLEBODY_133
 from audio2pose.video import Cut, frames
 
@@ -120,6 +123,77 @@ def test_what_mediapipe_cannot_do_is_one_sentence(tmp_path, capsys, options, sai
     code = cli.run(["landmarks", str(tmp_path/"a.mp4"), "--out", str(tmp_path/"out"), "--backend", "mediapipe", *options.split()])
     shown = capsys.readouterr().err
     assert code==2 and said in shown and shown.count("\n")==1 and not (tmp_path/"out").exists()
+
+
+# ---- holistic: hands and a face
+
+def landmarks_of(places, **more): return [SimpleNamespace(x=x, y=y, z=z, **more) for x,y,z in places]
+
+
+def test_hands_and_face_are_where_coco_wholebody_has_them():
+    "The result as MediaPipe gives it, the right hand not found: every row of the 133 is its own point, in pixels, or missing"
+    rng = np.random.default_rng(3)
+    pose,world,mesh,hand,hand_world = (rng.uniform(0, 1, (count, 3)) for count in (33, 33, 478, 21, 21))
+    result = SimpleNamespace(pose_landmarks=landmarks_of(pose, visibility=.75), pose_world_landmarks=landmarks_of(world), face_landmarks=landmarks_of(mesh), left_hand_landmarks=landmarks_of(hand), left_hand_world_landmarks=landmarks_of(hand_world), right_hand_landmarks=[], right_hand_world_landmarks=[])
+    points = holistic_of(result, 640, 480).wholebody()[0]
+    row = {name: k for k,name in enumerate(COCO_WHOLEBODY_133.names)}
+    for name,place in {"left_hand_0": hand[0], "left_hand_4": hand[4], "left_hand_20": hand[20], "face_8": mesh[152], "face_30": mesh[4], "face_36": mesh[33], "face_45": mesh[263], "face_48": mesh[61], "face_54": mesh[291], "face_62": mesh[13], "right_wrist": pose[16], "left_big_toe": pose[31]}.items():
+        assert np.allclose(points[row[name], :2], place[:2]*[640, 480], atol=1e-3), name
+    assert np.allclose(points[hand_rows[0], 2], hand_world[:, 2]-hand_world[0, 2]+world[15, 2], atol=1e-5)
+    assert np.isnan(points[hand_rows[1]]).all() and np.isnan(points[row["left_small_toe"]]).all()
+    assert np.allclose(visibility(points[hand_rows[0]+face_rows, 3]), .75, atol=1e-6)
+    nobody = holistic_of(SimpleNamespace(**vars(result)|dict(pose_landmarks=[], pose_world_landmarks=[])), 640, 480)
+    assert nobody.wholebody().shape==(0, 133, 4) and nobody.boxes().shape==(0, 4)
+
+
+def test_the_68_lie_on_the_contours_of_the_mesh():
+    "MediaPipe's own list of what is jaw, brow, nose, eye and lip"
+    vision = pytest.importorskip("mediapipe.tasks.python.vision")
+    contours = vision.FaceLandmarksConnections
+    def on(name): return {end for line in getattr(contours, f"FACE_LANDMARKS_{name}") for end in (line.start, line.end)}
+    for name,rows in {"FACE_OVAL": range(17), "RIGHT_EYEBROW": range(17, 22), "LEFT_EYEBROW": range(22, 27), "NOSE": range(27, 36), "RIGHT_EYE": range(36, 42), "LEFT_EYE": range(42, 48), "LIPS": range(48, 68)}.items():
+        assert {mesh_rows[k] for k in rows}<=on(name), name
+
+
+@pytest.fixture(scope="module")
+def holistic_task(shared):
+    pytest.importorskip("mediapipe")
+    given = os.environ.get("AUDIO2POSE_HOLISTIC")
+    return Path(given) if given else shared("real/weights/holistic_landmarker.task")
+
+
+def test_hands_in_a_real_video(holistic_task, half_a_second, tmp_path):
+    "The library's own result, and hands that hang at their own wrists; the sidecar says which model it was and that it followed one person"
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+    manifest,video = half_a_second
+    report,_ = extract(manifest, tmp_path, LandmarkConfig(people="largest", rate=10, **SETTINGS), weights=(None, str(holistic_task)), videos=video.parent, progress=False)
+    assert report.outcomes["made"]==2
+    found = Landmarks.load(tmp_path/"first.npy")
+    assert found.made["models"][0]["network"]=="holistic_landmarker" and (found.made["settings"]["pose"], found.made["settings"]["max_people"])==("holistic", 1)
+    options,results = vision.HolisticLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(holistic_task)), running_mode=vision.RunningMode.VIDEO),[]
+    with vision.HolisticLandmarker.create_from_options(options) as landmarker:
+        for frame in frames(video, [Cut("a", 0, .5)], [found.times]):
+            rgb = np.ascontiguousarray(frame.picture[..., ::-1])
+            results.append(landmarker.detect_for_video(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb), round(1000*(frame.time-found.times[0]))))
+    seen = np.isfinite(found.points).all(-1)
+    for rows,name in (*zip(hand_rows, ("left_hand", "right_hand")), (face_rows, "face")):
+        assert [bool(getattr(result, f"{name}_landmarks")) for result in results]==seen[:, rows].all(1).tolist()==seen[:, rows].any(1).tolist()
+    left = np.array([[(one.x, one.y) for one in result.left_hand_landmarks] for result in results if result.left_hand_landmarks])
+    there = seen[:, hand_rows[0]].all(1)
+    assert len(left) and np.abs(found.points[there][:, hand_rows[0], :2]/found.size-left).max()<1e-6
+    assert np.median(np.linalg.norm(found.points[there, hand_rows[0][0], :2]-found.points[there, 9, :2], axis=-1))<40 # px; his hand is 90 wide
+    with np.load(tmp_path/"first.blazepose.npz") as file: shapes = {name: file[name].shape[1:] for name in Holistic._fields}
+    assert shapes==dict(points=(33, 4), world=(33, 3), hands=(2, 21, 3), hands_world=(2, 21, 3), face=(478, 3))
+
+
+def test_holistic_follows_one_person(holistic_task, half_a_second, tmp_path):
+    manifest,video = half_a_second
+    with pytest.raises(InputError, match="follows one person; max_people 3"): extract(manifest, tmp_path, LandmarkConfig(max_people=3, **SETTINGS), weights=(None, str(holistic_task)), videos=video.parent, progress=False)
+
+
+def test_a_pose_landmarker_is_not_holistic(task):
+    with pytest.raises(InputError, match="a pose landmarker, which knows no hands and no face"): find_landmarker("holistic", task)
 
 
 @pytest.mark.slow

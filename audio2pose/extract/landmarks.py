@@ -23,9 +23,9 @@ from ..engine.ledger import error_message, file_records, file_stamp, Job, Outcom
 from ..engine.workers import Report, Resources, run_jobs
 from .clips import Chunk, Clip, ClipFrame, EndOfClip, FrameReader, Track, chunked
 from .people import active_clips, assign_tracks, clip_outcome, detection_intervals, drop_nested_boxes, frames_to_detect, main_person, multi_person_rejection, release_frames, resolve_tracks
-from .settings import ComputeConfig, LandmarkConfig, Weights, config_to_json, find_all_weights, sidecar_info
+from .settings import ComputeConfig, LandmarkConfig, Weights, config_to_json, find_all_weights, settle_landmarker, sidecar_info
 from ..landmarks import Landmarks, visibility, write_coco, write_pose
-from ..models.mediapipe import PoseTracker, mediapipe_vision
+from ..models.mediapipe import mediapipe_vision, open_tracker
 from ..video import Prefetcher
 
 # %% ../../nbs/508_extract.landmarks.ipynb #f616013f
@@ -57,10 +57,12 @@ def write_blazepose(
     clip:Clip,
     path:Path, # `.blazepose.npz`
 )->Path: # The same
-    "MediaPipe's own points of a finished clip: points (T, 33, 4), x, y, z, px, and visibility; world (T, 33, 3), m, y down; times (T,), s"
-    points,world = np.full((len(clip.times), 33, 4), np.nan, np.float32),np.full((len(clip.times), 33, 3), np.nan, np.float32)
-    for number,(_,_,*own) in main_person(clip).items(): points[number],world[number] = own
-    with atomic(path) as scratch, open(scratch, "wb") as file: np.savez_compressed(file, points=points, world=world, times=np.array(clip.times))
+    "MediaPipe's own points of a finished clip: points (T, 33, 4), x, y, z, px, and visibility; world (T, 33, 3), m, y down; times (T,), s; of the holistic model the other fields of `Holistic` too"
+    people = {number: person for number,(_,_,person) in main_person(clip).items()}
+    arrays = {name: np.full((len(clip.times), *np.shape(part)), np.nan, np.float32) for name,part in next(iter(people.values()))._asdict().items()}
+    for number,person in people.items():
+        for name,part in person._asdict().items(): arrays[name][number] = part
+    with atomic(path) as scratch, open(scratch, "wb") as file: np.savez_compressed(file, **arrays, times=np.array(clip.times))
     return path
 
 # %% ../../nbs/508_extract.landmarks.ipynb #49c4f424
@@ -134,12 +136,12 @@ def follow_people(
 ):
     "MediaPipe's points in the next frames of a clip; what goes wrong is the end of this clip only"
     try:
-        if clip.tracker is None: clip.tracker = PoseTracker(landmarker, settings.max_people, settings.threshold)
+        if clip.tracker is None: clip.tracker = open_tracker(landmarker, settings.max_people, settings.threshold)
         for number,clip_frame in clip.pending:
             poses = clip.tracker(clip_frame.picture, clip_frame.time)
             boxes,points = poses.boxes().astype(np.float32),poses.wholebody()
             kept = drop_nested_boxes(boxes, settings.containment)
-            for place,(_,_,box,track) in zip(kept, assign_tracks(clip, number, clip_frame, boxes[kept])): track.observations[number] = points[place],box,poses.points[place],poses.world[place]
+            for place,(_,_,box,track) in zip(kept, assign_tracks(clip, number, clip_frame, boxes[kept])): track.observations[number] = points[place],box,poses.person(place)
         clip.detected_frames += len(clip.pending)
         clip.pending.clear()
         clip.outcome = multi_person_rejection(clip, settings, clip.max_frames)
@@ -299,6 +301,7 @@ def extract(
     check_requirements(settings, compute, engine)
     jobs,bad = video_jobs(*read_segments(source, videos)) # What is wrong with it is said before weights are fetched
     found = find_all_weights(settings, weights)
+    settings = settle_landmarker(settings, found)
     recorded_settings = dict(config_to_json(settings), weights=[one.sha256 for one in found])
     report = run_jobs(jobs, Extraction(settings, compute, found, Path(out), progress), out, recorded_settings, engine, resources, retry=retry, progress=progress)
     write_bad_rows(Path(out)/"bad_rows.tsv", bad)

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['LandmarkConfig', 'network_sizes', 'check_config', 'ComputeConfig', 'Weights', 'find_weights', 'find_all_weights',
-           'config_to_json', 'sidecar_info']
+           'settle_landmarker', 'config_to_json', 'sidecar_info']
 
 # %% ../../nbs/500_extract.settings.ipynb #d7d40f87
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from ..core import InputError, data_folder
 from ..landmarks import Storage, keypoint_names
-from ..models.mediapipe import find_landmarker, landmarker_sizes
+from ..models.mediapipe import find_landmarker, landmarker_name, landmarker_sizes, task_kind
 from ..models.published import fetch_known, file_sha256, known_weights
 
 # %% ../../nbs/500_extract.settings.ipynb #4ce52593
@@ -22,7 +22,7 @@ from ..models.published import fetch_known, file_sha256, known_weights
 class LandmarkConfig:
     "Networks, sampling, thresholds and output of the extraction"
     detector:str = "m" # RTMDet: "m" or "nano"
-    pose:str = "l" # RTMW3D: "l" or "x"; MediaPipe: "lite", "full" or "heavy"
+    pose:str = "l" # RTMW3D: "l" or "x"; MediaPipe: "lite", "full" or "heavy", or "holistic", which knows hands and face
     precision:str = "fp32" # or "bf16", "fp16"
     rate:float|None = None # Frames per second; None: every frame
     sampler:str = "nearest" # To the moments start + k/rate; "counting": as the older extractor
@@ -41,9 +41,9 @@ class LandmarkConfig:
     storage:Storage = Storage()
     refine:bool = False # Places between the network's classes
     extra_formats:tuple[str, ...] = () # "coco", "pose": files beside the array
-    backend:str = "native" # "mmpose": MMDetection and MMPose themselves; "mediapipe": its pose landmarker
+    backend:str = "native" # "mmpose": MMDetection and MMPose themselves; "mediapipe": its landmarkers
     keypoint_threshold:float|None = None # Points of a smaller `visibility` are missing; None: none is
-    max_people:int = 2 # MediaPipe's: people that are looked for
+    max_people:int|None = None # MediaPipe's: people that are looked for; None: 2, and 1 with the holistic model, which follows one
     category:int = 0 # Class of the detector that counts, where it tells several apart; 0: people, in COCO
 
     def __post_init__(self): check_config(self)
@@ -70,7 +70,7 @@ def check_config(self:LandmarkConfig):
     if self.backend=="mmpose" and (self.refine or self.precision!="fp32"): raise InputError(f"LandmarkConfig: MMPose computes in fp32 and does not refine, got {self.precision} {'and refine' if self.refine else ''}; leave that out, or choose the backend native")
     if self.keypoint_threshold is not None and not 0<=self.keypoint_threshold<=1: raise InputError(f"LandmarkConfig: keypoint_threshold is a visibility of 0 to 1, got {self.keypoint_threshold:g}")
     if self.category<0 or self.category and self.backend=="mediapipe": raise InputError(f"LandmarkConfig: category counts the classes of a detector from 0, and MediaPipe finds people only; got {self.category}")
-    if not 1<=self.max_people<=10: raise InputError(f"LandmarkConfig: max_people must be 1 to 10, got {self.max_people}")
+    if self.max_people is not None and not 1<=self.max_people<=10: raise InputError(f"LandmarkConfig: max_people must be 1 to 10, got {self.max_people}")
     cannot = [name for name,asked in (("refine", self.refine), (self.precision, self.precision!="fp32"), ("detect_every", self.detect_every>1), ("use_manifest_boxes", self.use_manifest_boxes)) if asked]
     if self.backend=="mediapipe" and cannot: raise InputError(f"LandmarkConfig: MediaPipe computes in fp32, and finds and follows people itself; leave out {cannot[0]}, or choose the backend native")
     if unknown := set(self.extra_formats)-{"coco", "pose"}: raise InputError(f"LandmarkConfig: extra_formats must be of coco and pose, got {sorted(unknown)[0]!r}")
@@ -116,7 +116,18 @@ def find_all_weights(
     if settings.backend!="mediapipe": return find_weights(f"rtmdet_{settings.detector}", given[0]),find_weights(f"rtmw3d_{settings.pose}", given[1])
     if given[0] is not None: raise InputError(f"landmarks: MediaPipe has its own detector; leave out {given[0]}, or choose the backend native")
     path = find_landmarker(settings.pose, given[1])
-    return (Weights(f"pose_landmarker_{settings.pose}", str(path), file_sha256(path)),)
+    return (Weights(landmarker_name("holistic" if task_kind(path)=="holistic" else settings.pose), str(path), file_sha256(path)),)
+
+# %% ../../nbs/500_extract.settings.ipynb #7b52c8ae
+def settle_landmarker(
+    settings:LandmarkConfig,
+    weights:tuple[Weights, ...], # From `find_all_weights`
+)->LandmarkConfig:
+    "Settings, with what MediaPipe's file decides"
+    if settings.backend!="mediapipe": return settings
+    if weights[0].network!="holistic_landmarker": return replace(settings, max_people=settings.max_people or 2)
+    if (settings.max_people or 1)>1: raise InputError(f"landmarks: {weights[0].path} is MediaPipe's holistic landmarker, which follows one person; max_people {settings.max_people} is for its pose landmarkers")
+    return replace(settings, pose="holistic", max_people=1)
 
 # %% ../../nbs/500_extract.settings.ipynb #761ac693
 def config_to_json(settings:LandmarkConfig)->dict:

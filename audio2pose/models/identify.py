@@ -171,7 +171,7 @@ def identify_archive(
         with zipfile.ZipFile(path) as archive: inside = {info.filename: info.file_size for info in archive.infolist() if info.filename.endswith(".tflite")}
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError): return None
     if not inside: return None
-    kind = "MediaPipe pose landmarker" if any("pose" in name for name in inside) else "MediaPipe task"
+    kind = "MediaPipe holistic landmarker" if {"pose_landmarks_detector.tflite", "hand_landmarks_detector.tflite", "face_landmarks_detector.tflite"}<=set(inside) else "MediaPipe pose landmarker" if any("pose" in name for name in inside) else "MediaPipe task"
     return Identified(path, "zip of "+", ".join(f"{name} ({size/1e6:.1f} MB)" for name,size in inside.items()), Match(kind), hashes=hashes)
 
 # %% ../../nbs/480_models.identify.ipynb #ca106075
