@@ -9,9 +9,12 @@ import sys
 import time
 import weakref
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -19,9 +22,11 @@ from hypothesis import given, settings, strategies
 
 from audio2pose import cli
 from audio2pose.commands.base import invoke
+from audio2pose.commands.landmarks import landmarks, plan_extraction
 from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import InvalidRow, Segment, Videos, name_error, read_segments, read_table
 from audio2pose.extract import clips, networks
+from audio2pose.engine import runs
 from audio2pose.engine.ledger import read_ledger
 from audio2pose.engine.workers import Resources
 from audio2pose.extract.landmarks import extract, throughput_summary
@@ -593,6 +598,37 @@ def test_what_cannot_be_meant_is_one_sentence(films, tmp_path):
         code,said = invoke(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector-weights random --pose-weights random {line}")
         assert code==2 and said.count("\n")==0 and said.startswith("error: "), (line, said)
     assert not (tmp_path/"out").exists()
+
+
+def run_settings(parameters):
+    "What run 2_landmarks makes of its parameters, without a kernel and without looking at anything"
+    cells = [cell for cell in nbformat.read(runs.notebooks_folder()/"2_landmarks.ipynb", 4).cells if cell.cell_type=="code"]
+    names = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
+    assert parameters.keys()<=names.keys()
+    names |= parameters
+    for cell in cells[1:]:
+        exec(cell.source, names)
+        if "settings" in names: return names["settings"],names["weights"],names["compute"]
+
+
+def test_the_run_takes_whatever_the_command_takes(films):
+    "Every option is a parameter, and both make the same settings of it"
+    known = runs.notebook_parameters(runs.notebooks_folder()/"2_landmarks.ipynb")
+    assert signature(landmarks).parameters.keys()<=known.keys()
+    asked = dict(source=str(films), backend="mediapipe", detector_weights="zoo", pose_weights="a.task", rate=0., skip=3, kpt_threshold=.3, threshold=-1., max_people=1, people="any", seconds="0.2-60", fps="24-60", points="0-16,91-132", visibility=True, extra_formats=["coco"])
+    found,weights,_ = run_settings(asked)
+    assert weights==(None, "a.task") and found.backend=="mediapipe" and found.threshold==.5
+    given = {name: parameter.default for name,parameter in signature(landmarks).parameters.items()}|asked|dict(source=films, rate=None, detector_weights=None, threshold=None, detector="nano", device="cpu")
+    assert found==plan_extraction(SimpleNamespace(**given))[0]
+
+
+@pytest.mark.parametrize("name,value,line", [("people", "all", "--people all"), ("points", "legs", "--points legs"), ("sampler", "every", "--sampler every"), ("pose", "q", "--pose q"), ("seconds", "5-1", "--seconds-range 5-1"), ("compat", "v1", "--compat v1"), ("kpt_threshold", 3., "--kpt-threshold 3"), ("extra_formats", ["bvh"], "--extra-format bvh")])
+def test_a_typo_in_a_parameter_gets_the_sentence_of_the_command(films, tmp_path, name, value, line):
+    film(films/"a.mp4", walker, .2)
+    with pytest.raises(InputError) as refused: run_settings({"source": str(films), name: value})
+    code,said = invoke(cli.app, f"landmarks {films} --out {tmp_path/'out'} --detector nano --detector-weights random --pose-weights random {line}")
+    assert (code, said)==(2, f"error: {refused.value}")
 
 
 def test_the_walker_is_followed_and_the_onlooker_is_noticed(shared, tmp_path, run):

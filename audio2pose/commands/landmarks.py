@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Source', 'parse_range', 'default_range', 'storage_for', 'resolve_device', 'resolve_precision', 'resolve_backend',
-           'compute_config', 'first_failure_reason', 'print_summary', 'landmark_config', 'compat_summary', 'run',
-           'landmarks']
+           'compute_config', 'first_failure_reason', 'print_summary', 'landmark_config', 'compat_summary',
+           'plan_extraction', 'run', 'landmarks']
 
 # %% ../../nbs/830_commands.landmarks.ipynb #9c14d291
 from dataclasses import replace
@@ -86,7 +86,7 @@ def resolve_backend(
     from audio2pose.core import data_folder
     from audio2pose.models.published import known_weights
     if backend!="auto": return backend, ""
-    if pose in ("lite", "full", "heavy") or str(pose_weights).endswith(".task"): return "mediapipe", ""
+    if pose in ("lite", "full", "heavy", "holistic") or str(pose_weights).endswith(".task"): return "mediapipe", ""
     if detector_weights or pose_weights or pose: return "native", ""
     files = [data_folder()/"weights"/known_weights[name][0].rpartition("/")[2] for name in (f"rtmdet_{detector}", "rtmw3d_l")]
     if all(file.is_file() for file in files): return "native", "backend: native, whose weights are here"
@@ -160,17 +160,23 @@ def compat_summary(
             f"points {settings.layout}, as fractions of the picture, depth in metres + 5.14388, {'visibility 0 to 1' if settings.storage.score else 'no score'}, zeros where nobody is; no point is left out for its score")
 
 # %% ../../nbs/830_commands.landmarks.ipynb #0720603e
-def run(options:SimpleNamespace):
-    "What the command does"
-    from audio2pose.engine.workers import Resources
-    from audio2pose.extract.landmarks import extract
+def plan_extraction(
+    options:SimpleNamespace, # Of the command; `backend` and `device` are resolved in place
+)->tuple: # LandmarkConfig, ComputeConfig, the two files of weights, and the engine
+    "What is to be done with what, as the options have it"
     options.backend,why = resolve_backend(options.backend, options.detector_weights, options.pose_weights, options.detector, options.pose)
     if why: typer.echo(why)
     options.device = "cpu" if options.backend=="mediapipe" and options.device=="auto" else resolve_device(options.device)
     settings = landmark_config(options)
     if options.compat: typer.echo(compat_summary(settings))
-    weights,engine = (options.detector_weights, options.pose_weights),"processes" if options.engine=="serial" and options.workers>1 else options.engine
-    compute = compute_config(options.device, options.batch, options.detector)
+    engine = "processes" if options.engine=="serial" and options.workers>1 else options.engine
+    return settings, compute_config(options.device, options.batch, options.detector), (options.detector_weights, options.pose_weights), engine
+
+def run(options:SimpleNamespace):
+    "What the command does"
+    from audio2pose.engine.workers import Resources
+    from audio2pose.extract.landmarks import extract
+    settings,compute,weights,engine = plan_extraction(options)
     found = extract(options.source, options.out, settings, compute, weights, options.videos, engine, Resources(options.workers, options.gpus), options.retry or ())
     print_summary(*found, options.out, "random" in weights)
 
@@ -183,11 +189,11 @@ def landmarks(
     videos:Annotated[Path|None, option("videos", "Of a manifest, unless they lie beside it.")]=None,
     detector:Annotated[str, typer.Option(help="RTMDet: m, or nano, which is far faster and misses more.")]="m",
     detector_weights:Annotated[str|None, typer.Option(help="A file, or random; without it the published ones are fetched once.")]=None,
-    pose:Annotated[str|None, typer.Option(help="RTMW3D: l, or x; MediaPipe: full, or lite or heavy.")]=None,
+    pose:Annotated[str|None, typer.Option(help="RTMW3D: l, or x; MediaPipe: full, or lite or heavy, or holistic, which knows hands and face.")]=None,
     pose_weights:Annotated[str|None, typer.Option(help="A file, or random; without it the published ones are fetched once.")]=None,
     category:Annotated[int, typer.Option(min=0, help="Class of the detector that counts, where its file tells several apart, as those of 80 classes do; 0 is a person.")]=0,
     device:Annotated[str, option("device")]="auto",
-    backend:Annotated[str, typer.Option(help="native, mediapipe (33 points), mmpose (MMDetection and MMPose themselves; slow), or auto: those whose weights are here.")]="auto",
+    backend:Annotated[str, typer.Option(help="native, mediapipe (33 points; holistic: and hands and face), mmpose (MMDetection and MMPose themselves; slow), or auto: those whose weights are here.")]="auto",
     precision:Annotated[str, option("precision", "auto: bf16 on a GPU.")]="auto",
     rate:Annotated[float|None, option("rate", "Without it, every frame.")]=None,
     skip:Annotated[int|None, typer.Option("--skip-by", "--skip", min=1, help="Take every so many frames, without a rate.")]=None,
@@ -195,7 +201,7 @@ def landmarks(
     detect_every:Annotated[int, typer.Option(min=1, max=30, help="Detect in every so many frames; where it is doubtful, in all.")]=1,
     kpt_threshold:Annotated[float|None, typer.Option(help="Points of a smaller visibility, 0 to 1, are missing.")]=None,
     threshold:Annotated[float|None, typer.Option(help="Score above which a box is a person; 0.3, with MediaPipe 0.5.")]=None,
-    max_people:Annotated[int, typer.Option(min=1, max=10, help="People that MediaPipe looks for; with 1 it is faster and knows of no second one.")]=2,
+    max_people:Annotated[int|None, typer.Option(min=1, max=10, help="People that MediaPipe looks for: 2 unless it is said; with 1 it is faster and knows of no second one; holistic has 1.")]=None,
     people:Annotated[str|None, typer.Option(help="Who may be there besides: any (second person refuses a clip), fraction (up to 5 % of its frames), largest (is followed); fraction unless it is said.")]=None,
     seconds:Annotated[str|None, typer.Option("--seconds-range", help="Shortest and longest clip, as 0.2-60.")]=None,
     fps:Annotated[str|None, typer.Option("--fps-range", help="Lowest and highest rate of a video, as 24-60.")]=None,
