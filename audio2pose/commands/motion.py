@@ -22,10 +22,12 @@ def landmark_files(
     source:Path, # A file or a folder
 )->list[tuple[str, Path]]: # Name below the folder, and file; in order
     "Arrays that have a sidecar"
+    other = "what other programs write has no depth, which audio2pose lift gives it"
+    if source.is_file() and source.suffix!=".npy": raise InputError(f"{source}: not landmarks (.npy with its .json); {other}")
     if source.is_file(): return [(source.stem, source)]
     if not source.is_dir(): raise InputError(f"{source}: no such file or folder")
     found = sorted(path for path in source.rglob("*.npy") if path.with_suffix(".json").is_file())
-    if not found: raise InputError(f"{source}: no landmarks in it (arrays .npy with a .json beside them); make them with audio2pose landmarks")
+    if not found: raise InputError(f"{source}: no landmarks in it (arrays .npy with a .json beside them); make them with audio2pose landmarks; {other}")
     return [(path.relative_to(source).with_suffix("").as_posix(), path) for path in found]
 
 # %% ../../nbs/805_commands.motion.ipynb #78adecb1
