@@ -8,8 +8,8 @@ __all__ = ['BEAT_COLUMN', 'PHRASE_OVERLAP', 'nearest_styles', 'on_request', 'use
            'match_speed', 'continue_motion', 'autoregress', 'loop_length', 'outro', 'intro', 'beat_grid',
            'choreographed_seed', 'seed_features', 'check_features', 'pad_songs', 'broadcast_lists', 'generate',
            'phrase_starts', 'aligned', 'cross_fade_rotations', 'join_phrases', 'generate_by_phrase', 'generate_dance',
-           'song_beats', 'style_row', 'generate_flow_dance', 'load_dancer', 'check_seed_motion', 'song_features',
-           'dance']
+           'song_beats', 'style_row', 'song_seed', 'generate_flow_dance', 'load_dancer', 'check_seed_motion',
+           'song_features', 'dance']
 
 # %% ../nbs/610_generate.ipynb #0035d4d1
 import os
@@ -466,6 +466,15 @@ def style_row(
     order = np.random.default_rng(seed).permutation(len(wanted)) if wanted else []
     return [wanted[k] for k in order for _ in range(2)] or [None]
 
+# %% ../nbs/610_generate.ipynb #c1c93f88
+def song_seed(
+    seed:int, # The user's, from 0
+    frames:int, # Of the song at 60 fps
+    beats:int, # How many it has
+)->int:
+    "A seed of this song's own"
+    return int(np.random.SeedSequence([seed, frames, beats]).generate_state(1)[0])
+
 # %% ../nbs/610_generate.ipynb #85c9345e
 def generate_flow_dance(
     model:MotionFlow,
@@ -478,7 +487,8 @@ def generate_flow_dance(
 )->Motion: # As long as the features, floor at y = 0
     "Dance a song's beats and loudness"
     beats = song_beats(features) if beats is None else np.asarray(beats, float)
-    motion = dance_to_beats(model, beats, len(features)/FPS, features[:, 0], style_row(model, style, seed), energy, seed, seed_motion)
+    own = song_seed(seed, len(features), len(beats))
+    motion = dance_to_beats(model, beats, len(features)/FPS, features[:, 0], style_row(model, style, own), energy, own, seed_motion)
     return limit_rotations(align_stops_to_beats(motion, beats))
 
 # %% ../nbs/610_generate.ipynb #a9c532b7
