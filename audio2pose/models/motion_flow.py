@@ -209,7 +209,7 @@ def classifier_free_guidance(self:MotionFlow,
     t:Float[Tensor, "B"], # Flow time, 0 = noise, 1 = data
     conditions:Float[Tensor, "B T C"], # From `condition`
     style:Int[Tensor, "B"], # 0 = not told
-    guidance:float=2.5, # 1 = none
+    guidance:float=2., # 1 = none
     paired:bool=False, # Both expectations in one pass: faster where there are few tokens, and rounded otherwise
 )->Float[Tensor, "B T F"]: # The data that is expected, standardised
     "An expectation in which what is told counts more than it does (Ho & Salimans, 2022)"
@@ -230,7 +230,7 @@ def sample_steps(self:MotionFlow,
     values:Float[Tensor, "B T F"]|None=None, # Standardised motion, where it is given
     given:Bool[Tensor, "B T F"]|None=None, # What is given
     steps:int=12, # Euler steps
-    guidance:float=2.5, # 1 = none
+    guidance:float=2., # 1 = none
     paired:bool=False, # See `classifier_free_guidance`
 )->Iterator[Float[Tensor, "B T F"]]: # After each step, standardised; the last is the motion
     "Follow the flow from noise to data"
@@ -253,7 +253,7 @@ def sample(self:MotionFlow,
     values:Float[Tensor, "B T F"]|None=None, # Standardised motion, where it is given
     given:Bool[Tensor, "B T F"]|None=None, # What is given
     steps:int=12, # Euler steps
-    guidance:float=2.5, # 1 = none
+    guidance:float=2., # 1 = none
 )->Float[Tensor, "B T F"]: # Standardised
     "Motion out of noise, all steps at once"
     *_,x = self.sample_steps(noise, conditions, style, values, given, steps, guidance)

@@ -35,7 +35,7 @@ def blocks(
     context:Float[np.ndarray, "S F"]|None=None, # Features to go on from, shorter than a window
     keep:int=2, # Beats that each window is given of the one before
     steps:int=12, # Euler steps
-    guidance:float=2.5, # 1 = none
+    guidance:float=2., # 1 = none
 )->Iterator[Float[np.ndarray, "N F"]]: # Features after the context, window by window
     "A dance, one window after another"
     size,rng,device = model.config.frames,torch.Generator().manual_seed(seed),model.mean.device # The noise is the same on every device
@@ -192,14 +192,14 @@ def standard_energy(
     model:MotionFlow,
     loudness:Float[np.ndarray, "T"]|None, # Of the song on the grid, any unit; nothing: even
     energy:float=1., # Joint speed over the usual one
-    swing:float=.7, # How much a loud part differs from a soft one, standard deviations
-    lively:float=1.7, # Joint speed of dances over that of the whole training set, gestures and walks included
+    swing:float=1., # How much a loud part differs from a soft one, standard deviations
+    lively:float=1.6, # Joint speed of dances over that of the whole training set, gestures and walks included
 )->Float[np.ndarray, "T"]|float:
     "The energy condition of a song"
     if not .25<=energy<=4: raise InputError(f"energy must be between 0.25 and 4 times the usual, got {energy:g}")
     asked = math.log(lively*energy)/float(model.energy[1])
     if loudness is None or not len(loudness) or np.std(loudness)<1e-6: return asked
-    return asked+swing*np.clip((loudness-loudness.mean())/loudness.std(), -2, 1.5)
+    return asked+swing*np.clip((loudness-loudness.mean())/loudness.std(), -1.1, 1.6)
 
 # %% ../../nbs/422_models.motion_flow_sampling.ipynb #01380be0
 def seed_context(
@@ -261,7 +261,7 @@ def dance_to_beats(
     seed:int=0, # Variety
     seed_motion:Motion|None=None, # To be continued
     steps:int=12, # Euler steps
-    guidance:float=2.5, # 1 = none
+    guidance:float=2., # 1 = none
     smoothing:float=2.2, # Standard deviation, frames at 60 fps; 0 for none
 )->Motion: # 60 fps, round(60·seconds) frames, floor at y = 0, feet fixed
     "Dance to beats"
