@@ -20,7 +20,9 @@ from audio2pose.core import InputError, LockedError, lock_folder
 from audio2pose.data.keypoints import Keypoints, from_json, keypoint_files, read_keypoints
 from audio2pose.data.synthetic import synthesise
 from audio2pose.engine.ledger import read_ledger
-from audio2pose.extract.features import Handcrafted, MotionBERT, CleaningConfig, ReaderConfig, extract, handcrafted, preprocess, resample, sample_times
+from audio2pose.extract.features import Handcrafted, MotionBERT, ReaderConfig, extract
+from audio2pose.extract.handcrafted import handcrafted
+from audio2pose.extract.preprocessing import CleaningConfig, preprocess, resample, sample_times
 from audio2pose.models.motionbert import DSTformer, DSTformerConfig
 
 TINY = DSTformerConfig(width=32, mlp=64, depth=2, heads=8, rep=16)
@@ -159,7 +161,7 @@ def test_real_clips(shared, name, frames, limit):
 
 def preprocess_whole(points, fps):
     "As published for pose: no squeezing to 243 frames"
-    from audio2pose.extract.features import seed_preprocess
+    from audio2pose.extract.preprocessing import seed_preprocess
     return seed_preprocess(clip(points, float(fps), layout="halpe"), longest=10**6)
 
 

@@ -5,9 +5,9 @@ import torch
 from test_motionbert import seeded
 
 from audio2pose.data.keypoints import Keypoints
-from audio2pose.extract.features import (
-    SamplingConfig, Handcrafted, MotionBERT, CleaningConfig, interpolate_rows, handcrafted, preprocess, seed_crop, seed_crop_3d, seed_interpolate, seed_positions, to_h36m,
-)
+from audio2pose.extract.features import Handcrafted, MotionBERT
+from audio2pose.extract.handcrafted import handcrafted
+from audio2pose.extract.preprocessing import SamplingConfig, CleaningConfig, interpolate_rows, preprocess, seed_crop, seed_crop_3d, seed_interpolate, seed_positions, to_h36m
 from audio2pose.models.motionbert import DSTformer, flip_pose
 from audio2pose.skeleton import coco_to_h36m
 

@@ -91,7 +91,8 @@ def features(
     audio2pose features landmarks --checkpoint motionbert_pretrain --rate 21.5 --formats npz
     """
     from audio2pose.data.keypoints import keypoint_files
-    from audio2pose.extract.features import SamplingConfig, Handcrafted, MotionBERT, CleaningConfig, ReaderConfig, extract
+    from audio2pose.extract.features import Handcrafted, MotionBERT, ReaderConfig, extract
+    from audio2pose.extract.preprocessing import SamplingConfig, CleaningConfig
     if kind not in ("motionbert", "handcrafted"): raise InputError(f"--kind {kind}: give motionbert or handcrafted")
     reader = ReaderConfig(fps, parse_size(size), parse_person(person))
     sampling,cleaning = SamplingConfig(rate or None, rows, smooth),CleaningConfig(window_box=window_box, compat=compat)

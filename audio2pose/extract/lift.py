@@ -18,7 +18,7 @@ from scipy.special import logit
 from ..body.ik import Fit, FitOptions, fit_landmarks, reliable_lengths
 from ..core import InputError
 from ..data.keypoints import Keypoints, from_landmarks
-from .features import CleaningConfig, clean_keypoints, clip_box, normalise_to_box, to_h36m
+from .preprocessing import CleaningConfig, clean_keypoints, clip_box, normalise_to_box, to_h36m
 from ..landmarks import Landmarks
 from ..models.motionbert import DSTformer, lift
 from ..skeleton import COCO_WHOLEBODY_133, H36M_17

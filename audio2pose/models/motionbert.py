@@ -239,14 +239,14 @@ def check_keypoints(self:DSTformer,
 ):
     "Refuse keypoints of a wrong shape, and numbers that are none"
     c = self.config
-    if x.ndim!=4 or not x.shape[1] or x.shape[2:]!=(c.joints, c.inputs): raise InputError(f"DSTformer: keypoints must be (B, T, {c.joints}, {c.inputs}), got {tuple(x.shape)}; see extract.features.preprocess")
-    if not torch.isfinite(x).all(): raise InputError("DSTformer: keypoints hold numbers that are not finite, and one would spoil every frame; mask missing joints as (0, 0, 0), as extract.features.preprocess does")
+    if x.ndim!=4 or not x.shape[1] or x.shape[2:]!=(c.joints, c.inputs): raise InputError(f"DSTformer: keypoints must be (B, T, {c.joints}, {c.inputs}), got {tuple(x.shape)}; see extract.preprocessing.preprocess")
+    if not torch.isfinite(x).all(): raise InputError("DSTformer: keypoints hold numbers that are not finite, and one would spoil every frame; mask missing joints as (0, 0, 0), as extract.preprocessing.preprocess does")
 
 DSTformer.check_keypoints = check_keypoints
 
 # %% ../../nbs/430_models.motionbert.ipynb #b056c160
 def get_representation(self:DSTformer,
-    x:Float[Tensor, "B T J C"], # As `extract.features.preprocess` gives them
+    x:Float[Tensor, "B T J C"], # As `extract.preprocessing.preprocess` gives them
 )->Float[Tensor, "B T J R"]: # Strictly between -1 and 1
     "What the model knows about each joint of each frame; clips longer than `maxlen` go through overlapping windows"
     self.check_keypoints(x)
@@ -265,7 +265,7 @@ DSTformer.get_representation = get_representation
 
 # %% ../../nbs/430_models.motionbert.ipynb #138a764a
 def forward(self:DSTformer,
-    x:Float[Tensor, "B T J C"], # As `extract.features.preprocess` gives them
+    x:Float[Tensor, "B T J C"], # As `extract.preprocessing.preprocess` gives them
 )->Float[Tensor, "B T J O"]: # x, y as the input's, z in the same unit, away from the camera
     "3D pose in the units of the picture"
     return self.head(self.get_representation(x))
