@@ -38,7 +38,7 @@ def import_everything(checked):
         try: importlib.import_module(name)
         except ImportError: pass
     from audio2pose.audio import import_librosa
-    from audio2pose.engine.runs import import_notebook_tool
+    from audio2pose.engine.notebooks import import_notebook_tool
     import_librosa()
     for name in [] if checked else NOTEBOOK_TOOLS: import_notebook_tool(name)
     sys.path.pop(0)

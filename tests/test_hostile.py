@@ -416,11 +416,11 @@ YAML = [f"rate: {'9'*400}", f"steps: {LARGE}", f"rate: {LARGE}", f"bag: [{LARGE}
 
 def planned(cell, pairs=(), text=None):
     "What a run of a notebook with such a cell would begin from"
-    from audio2pose.engine import runs
+    from audio2pose.engine import notebooks, runs
     Path("n.ipynb").write_text(json.dumps(dict(cells=[dict(cell_type="code", metadata=dict(tags=["parameters"]), source=cell)])))
     if text is not None: Path("p.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
-    notebook = runs.find_file("n.ipynb", ".ipynb")
-    parameters = (runs.load_parameters("p.yaml", notebook) if text is not None else {})|runs.parse_parameters(notebook, list(pairs))
+    notebook = notebooks.find_file("n.ipynb", ".ipynb")
+    parameters = (notebooks.load_parameters("p.yaml", notebook) if text is not None else {})|notebooks.parse_parameters(notebook, list(pairs))
     [plan] = runs.plan_runs(notebook, [parameters], "runs")
     return runs.data_fingerprints(plan)
 

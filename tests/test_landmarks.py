@@ -26,7 +26,7 @@ from audio2pose.commands.landmarks import landmarks, plan_extraction
 from audio2pose.core import InputError, lock_folder
 from audio2pose.data.manifest import InvalidRow, Segment, Videos, name_error, read_segments, read_table
 from audio2pose.extract import clips, networks
-from audio2pose.engine import runs
+from audio2pose.engine import notebooks
 from audio2pose.engine.ledger import read_ledger
 from audio2pose.engine.workers import Resources
 from audio2pose.extract.landmarks import extract, throughput_summary
@@ -602,7 +602,7 @@ def test_what_cannot_be_meant_is_one_sentence(films, tmp_path):
 
 def run_settings(parameters):
     "What run 2_landmarks makes of its parameters, without a kernel and without looking at anything"
-    cells = [cell for cell in nbformat.read(runs.notebooks_folder()/"2_landmarks.ipynb", 4).cells if cell.cell_type=="code"]
+    cells = [cell for cell in nbformat.read(notebooks.notebooks_folder()/"2_landmarks.ipynb", 4).cells if cell.cell_type=="code"]
     names = {}
     exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
     assert parameters.keys()<=names.keys()
@@ -614,7 +614,7 @@ def run_settings(parameters):
 
 def test_the_run_takes_whatever_the_command_takes(films):
     "Every option is a parameter, and both make the same settings of it"
-    known = runs.notebook_parameters(runs.notebooks_folder()/"2_landmarks.ipynb")
+    known = notebooks.notebook_parameters(notebooks.notebooks_folder()/"2_landmarks.ipynb")
     assert signature(landmarks).parameters.keys()<=known.keys()
     asked = dict(source=str(films), backend="mediapipe", detector_weights="zoo", pose_weights="a.task", rate=0., skip=3, kpt_threshold=.3, threshold=-1., max_people=1, people="any", seconds="0.2-60", fps="24-60", points="0-16,91-132", visibility=True, extra_formats=["coco"])
     found,weights,_ = run_settings(asked)

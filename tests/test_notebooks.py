@@ -22,7 +22,7 @@ every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path:
 # Put in front of a lesson when it is tested: shapes are checked in the package and in the lesson's own cells
 # (a function that is checked cannot be sent to another process, so lessons that send theirs are left unchecked)
 SEND_FUNCTIONS = {"150_engine.workers", "250_data.prepare"}
-LOOK_AT_IMPORTS = {"000_core", "040_audio", "460_models.openmmlab", "760_engine.runs", "850_commands.lab"} # They say what is imported when, so nothing is before
+LOOK_AT_IMPORTS = {"000_core", "040_audio", "460_models.openmmlab", "758_engine.notebooks", "760_engine.runs", "850_commands.lab"} # They say what is imported when, so nothing is before
 CHECK_SHAPES = """
 import sys, warnings
 sys.path.insert(0, {tests!r})

@@ -23,7 +23,8 @@ from audio2pose.audio import resample
 from audio2pose.cli import app
 from audio2pose.data.aist import split_names
 from audio2pose.data.synthetic import synthesise_official
-from audio2pose.engine.runs import find_file, load_parameters, notebooks_folder, plan_runs, read_grid, read_json
+from audio2pose.engine.notebooks import find_file, load_parameters, notebooks_folder
+from audio2pose.engine.runs import plan_runs, read_grid, read_json
 from audio2pose.motion import Motion
 
 BIN = Path(sys.executable).parent

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from audio2pose.engine import runs
+from audio2pose.engine import notebooks, runs
 from audio2pose.core import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -77,15 +77,15 @@ def test_wrong_grid_files_are_refused(tmp_path, text, complaint):
 
 def shipped_files():
     "Files of parameters and grids that come with the package"
-    return sorted((runs.notebooks_folder()/"params").rglob("*.yaml"))
+    return sorted((notebooks.notebooks_folder()/"params").rglob("*.yaml"))
 
 
 def notebook_of(path):
     "The notebook a flat file is for: that of its name, or the first word of its first line"
-    return path.stem if (runs.notebooks_folder()/f"{path.stem}.ipynb").is_file() else path.read_text().split("# ")[1].split(":")[0]
+    return path.stem if (notebooks.notebooks_folder()/f"{path.stem}.ipynb").is_file() else path.read_text().split("# ")[1].split(":")[0]
 
 
-@pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(notebooks.notebooks_folder()/"params")))
 def test_shipped_file_fits_its_notebook(path):
     "Parameter files are of notebooks that take them, grids of notebooks that exist"
     content = runs.documents.read_yaml(path)
@@ -97,12 +97,12 @@ def test_shipped_file_fits_its_notebook(path):
     for name,parameters in sections.items(): assert runs.plan_runs(name, [parameters], "x"), path
 
 
-@pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(runs.notebooks_folder()/"params")))
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda path: str(path.relative_to(notebooks.notebooks_folder()/"params")))
 def test_papermill_injects_python(path):
     "Plain papermill writes a file's names and values as code; it must be Python, and say what the file says"
     content = runs.documents.read_yaml(path)
     injected = {}
-    exec(compile(runs.import_notebook_tool("papermill.translators").PythonTranslator.codify(content), path.name, "exec"), {}, injected)
+    exec(compile(notebooks.import_notebook_tool("papermill.translators").PythonTranslator.codify(content), path.name, "exec"), {}, injected)
     assert injected==content
 
 
@@ -110,8 +110,8 @@ def test_folder_of_parameter_files(tmp_path, toy):
     "A folder stands for the file that is named after the notebook"
     (tmp_path/"params").mkdir()
     (tmp_path/"params"/"toy.yaml").write_text("steps: 7\n")
-    assert runs.load_parameters(tmp_path/"params", toy)==dict(steps=7)
-    with pytest.raises(InputError, match="4_trains.yaml: no such .yaml file"): runs.load_parameters("params/paper", Path("4_trains.ipynb"))
+    assert notebooks.load_parameters(tmp_path/"params", toy)==dict(steps=7)
+    with pytest.raises(InputError, match="4_trains.yaml: no such .yaml file"): notebooks.load_parameters("params/paper", Path("4_trains.ipynb"))
 
 
 # ---- the name of a run
@@ -368,4 +368,4 @@ def test_run_notebooks_travel_with_the_wheel(tmp_path):
 
 @pytest.mark.parametrize("name,parameters", [("literal.ipynb", dict(swallow="european")), ("hash.ipynb", dict(colour="#ff0000", n=3))])
 def test_parameters_that_papermill_takes_are_taken(shared, name, parameters):
-    assert {key: entry["default"] for key,entry in runs.notebook_parameters(shared(f"cases/notebooks/{name}")).items()}==parameters
+    assert {key: entry["default"] for key,entry in notebooks.notebook_parameters(shared(f"cases/notebooks/{name}")).items()}==parameters

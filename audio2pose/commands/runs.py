@@ -28,7 +28,7 @@ def notebook_title(
 # %% ../../nbs/840_commands.runs.ipynb #95e9e3de
 def notebook_list()->list[str]: # Lines
     "The run notebooks"
-    from audio2pose.engine.runs import notebooks_folder
+    from audio2pose.engine.notebooks import notebooks_folder
     return [f"{path.stem:<14}{notebook_title(path)}" for path in sorted(notebooks_folder().glob("[0-9]*.ipynb"), key=lambda path: int(path.stem.partition("_")[0]))]
 
 # %% ../../nbs/840_commands.runs.ipynb #d1203571
@@ -36,7 +36,7 @@ def parameter_list(
     notebook:str,
 )->list[str]: # Lines
     "The parameters of a notebook"
-    from audio2pose.engine.runs import find_file, notebook_parameters
+    from audio2pose.engine.notebooks import find_file, notebook_parameters
     return [f"{name:<16}{entry['type']:<7}{entry['default']!r:<24}{entry['help']}" for name,entry in notebook_parameters(find_file(notebook, ".ipynb")).items()]
 
 # %% ../../nbs/840_commands.runs.ipynb #34e9d20c
@@ -87,8 +87,8 @@ def run(
     if notebook is None or describe:
         for line in parameter_list(notebook) if notebook else notebook_list(): typer.echo(escape_line(line))
         return
-    from audio2pose.engine import runs
-    path = runs.find_file(notebook, ".ipynb")
-    parameters = (runs.load_parameters(file, path) if file else {}) | runs.parse_parameters(path, parameter or [])
+    from audio2pose.engine import notebooks, runs
+    path = notebooks.find_file(notebook, ".ipynb")
+    parameters = (notebooks.load_parameters(file, path) if file else {}) | notebooks.parse_parameters(path, parameter or [])
     folder = runs.run(path, parameters, out, timeout=timeout, progress=sys.stderr.isatty())
     typer.echo(escape_line(str(folder)))
