@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from audio2pose.core import InputError
 from audio2pose.data.synthetic import sequence
 from audio2pose.show.shading import Camera
-from audio2pose.body.ik import (FitOptions, Markers, interpolate_gaps, lowpass_points, projected_landmarks, fit_landmarks, fit_points, joint_markers, landmark_markers, marker_positions,
-                           rotation_between, rescale_bones, to_motion, typical_rotation)
+from audio2pose.body.ik import Markers, interpolate_gaps, lowpass_points, fit_points, joint_markers, landmark_markers, marker_positions, rotation_between, typical_rotation
+from audio2pose.body.landmark_fit import FitOptions, projected_landmarks, fit_landmarks, rescale_bones, to_motion
 from audio2pose.landmarks import Landmarks
 from audio2pose.metrics.contact import contact_summary
 from audio2pose.motion import Motion, forward_kinematics

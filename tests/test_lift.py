@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from audio2pose.body.ik import fit_landmarks, projected_landmarks
+from audio2pose.body.landmark_fit import fit_landmarks, projected_landmarks
 from audio2pose.cli import app
 from audio2pose.commands.base import invoke
 from audio2pose.core import InputError

@@ -187,7 +187,7 @@ def test_commands(tmp_path):
     "A folder of landmarks becomes films and motions; what cannot is said in a sentence, without a traceback, and stops nothing else"
     from audio2pose.cli import app
     from audio2pose.commands.base import invoke
-    from audio2pose.body.ik import projected_landmarks
+    from audio2pose.body.landmark_fit import projected_landmarks
     from audio2pose.motion import Motion
     still = Motion(np.zeros((20, 24, 3)), np.tile([0, .98, 0.], (20, 1)), 25)
     good = replace(projected_landmarks(still, size=(160, 120), focal=160., name="good"), source="v.mp4")

@@ -19,7 +19,8 @@ from ..landmarks import Landmarks
 from ..motion import Motion
 from ..skeleton import SMPL_24
 from .footing import floor_height, remove_foot_skating, remove_short_runs, sole_height
-from .ik import Fit, FitOptions, back_projected, fit_landmarks, hip_distance, interpolate_gaps, lowpass_points, selected_points
+from .ik import Fit, interpolate_gaps, lowpass_points
+from .landmark_fit import FitOptions, back_projected, fit_landmarks, hip_distance, selected_points
 
 # %% ../../nbs/140_body.grounding.ipynb #b8c266d4
 def camera_tilt(

@@ -37,12 +37,12 @@ def lift_clip(
     model, # models.motionbert.DSTformer
     clip, # data.keypoints.Keypoints or landmarks.Landmarks
     size:tuple[int, int]|None, # Of the picture, px; landmarks know it
-    options, # body.ik.FitOptions
+    options, # body.landmark_fit.FitOptions
     path:Path, # Without a suffix
     film:bool, # Draw one
 )->str: # What the fit says
     "Write landmarks, motion and film of one clip"
-    from audio2pose.body.ik import fit_landmarks
+    from audio2pose.body.landmark_fit import fit_landmarks
     from audio2pose.extract.lift import lifted_landmarks
     from audio2pose.show.film import render
     landmarks = lifted_landmarks(model, clip, size)
@@ -57,7 +57,7 @@ def lifted_lines(
     model, # models.motionbert.DSTformer
     files:list[Path],
     reading:tuple, # Frames per second, picture and person, for `read_clips`
-    options, # body.ik.FitOptions
+    options, # body.landmark_fit.FitOptions
     out:Path,
     film:bool, # Draw one
 )->Iterator[tuple[bool, str]]: # Whether a clip was made, and one line
@@ -87,7 +87,7 @@ def lift(
     audio2pose lift keypoints --weights motionbert_h36m_finetuned --fps 30 --size 1920x1080
     """
     from math import radians
-    from audio2pose.body.ik import FitOptions
+    from audio2pose.body.landmark_fit import FitOptions
     from audio2pose.data.keypoints import keypoint_files
     files,picture,who = keypoint_files(keypoints),parse_size(size),parse_person(person)
     if any(real_path(file.parent)==real_path(out) for file in files): raise InputError(f"{out}: the keypoints lie there; choose another folder with --out")

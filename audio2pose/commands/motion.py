@@ -68,7 +68,7 @@ def landmark_fitter(
     "How landmarks are to become a motion"
     from math import inf, radians
     from audio2pose.body.grounding import camera_tilt, fit_video, parse_smoothing, smoothed_landmarks
-    from audio2pose.body.ik import FitOptions, fit_landmarks
+    from audio2pose.body.landmark_fit import FitOptions, fit_landmarks
     parse_smoothing(smooth) # Refused before the work begins
     part = None if start is None and end is None else (start or 0., inf if end is None else end)
     options = FitOptions(focal, 0., part, score, long_gaps="interpolate" if interpolate_gaps else "raise")

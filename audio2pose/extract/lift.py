@@ -15,7 +15,8 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d, median_filter
 from scipy.special import logit
 
-from ..body.ik import Fit, FitOptions, fit_landmarks, reliable_lengths
+from ..body.ik import Fit
+from ..body.landmark_fit import FitOptions, fit_landmarks, reliable_lengths
 from ..core import InputError
 from ..data.keypoints import Keypoints, from_landmarks
 from .preprocessing import CleaningConfig, clean_keypoints, clip_box, normalise_to_box, to_h36m
