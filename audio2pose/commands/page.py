@@ -15,8 +15,8 @@ import typer
 
 from .base import escape_line, make_app, slug
 from .options import option
-from .record import RECORD, Dance, read_record, recorded_beats
-from ..core import InputError, atomic
+from .record import Dance, find_dance
+from ..core import InputError, atomic, check_regular_file
 
 # %% ../../nbs/809_commands.page.ipynb #7d3d7a02
 def load_recorded_dance(
@@ -25,11 +25,9 @@ def load_recorded_dance(
     "A dance, and its song if it says so"
     from audio2pose.data.mocap import read_motion
     if not dance.exists(): raise InputError(f"{dance}: no such dance; name a folder that audio2pose dance wrote, or a motion file")
-    if not dance.is_dir(): return Dance(read_motion(dance), None, None, [], [])
-    if not (dance/"motion.npz").is_file(): raise InputError(f"{dance}: there is no dance (motion.npz) in it; name a folder that audio2pose dance wrote, or a motion file")
-    record,motion = read_record(dance),read_motion(dance/"motion.npz")
-    if not record: return Dance(motion, None, None, [], [])
-    return Dance(motion, dance/record["song"], recorded_beats(record, dance/RECORD), record["commands"], [])
+    if not dance.is_dir(): check_regular_file(dance)
+    found = find_dance(dance, "a folder that audio2pose dance wrote, or a motion file")
+    return Dance(read_motion(found.motion), found.song, found.beats, found.record.get("commands", []), [])
 
 # %% ../../nbs/809_commands.page.ipynb #e5000283
 def common_song(
