@@ -48,7 +48,7 @@ def loop_bars(
     frames = np.round(np.asarray(bars)*motion.fps).astype(int)
     frames = frames[(frames>=blend)&(frames<len(motion))]
     pairs = [(a, b) for a in frames for b in frames if b-a>=max(2*blend, .5*(frames[-1]-frames[0]))]
-    if not pairs: raise InputError(f"loop: there are {len(frames)} bar lines later than {blend/motion.fps:.1f} s, too few for a loop; take a longer song, or give --bpm")
+    if not pairs: raise InputError(f"loop: {len(frames)} bar line{'s'*(len(frames)!=1)} later than {blend/motion.fps:.1f} s, too few for a loop; take a longer song, or give --bpm")
     return min(pairs, key=lambda pair: pose_distance(motion, *pair))
 
 # %% ../../nbs/142_body.loop.ipynb #44cf41ed
