@@ -88,7 +88,7 @@ def match_cost(
     near = min(way, float(np.abs(middle-before-track.velocity*min(gap, .5)).max())/side) # Whether the person went on or stopped
     unlike = 0. if colours is None or track.colours is None else 1-float(colours@track.colours)
     overlaps = box_iou(track.box[None], box[None])[0, 0]>.1
-    if gap>2 or unlike>.55 or not overlaps and (near>min(.5+gap, 1.5) or not .5<height/side<2): return math.inf
+    if gap>2 or unlike>.55 and near>.25 or not overlaps and (near>min(.5+gap, 1.5) or not .5<height/side<2): return math.inf
     return near+abs(math.log(height/side))/2+2*unlike
 
 # %% ../../nbs/504_extract.people.ipynb #80cc6340
