@@ -113,7 +113,7 @@ def test_mirror(model, dance, bars): check(dance, edit.mirror(model, dance, MUSI
 def test_combine(model, dance):
     other = align_stops_to_beats(dance_to_beats(model, MUSIC.beats.times, MUSIC.seconds, seed=8), MUSIC.beats.times)
     new = edit.combine(dance, other, MUSIC, ["arms"], (3, 6))
-    check(dance, new, ~bar_mask(MUSIC, (3, 6), len(dance)))
+    check(dance, new, ~bar_mask(MUSIC, (3, 6), len(dance)), kept=.15) # Arms of another dance stop at other moments than the legs they are put on
     assert np.array_equal(new.poses[:, joint_indices(["legs", "trunk"])], dance.poses[:, joint_indices(["legs", "trunk"])])
 
 @pytest.mark.parametrize("bpm", [126, pytest.param(104, marks=pytest.mark.explore)])
