@@ -23,7 +23,7 @@ from ..engine.ledger import error_message, file_records, file_stamp, Job, Outcom
 from ..engine.workers import Report, Resources, run_jobs
 from .clips import Chunk, Clip, ClipFrame, EndOfClip, FrameReader, Track, chunked
 from .people import active_clips, assign_tracks, clip_outcome, detection_intervals, drop_nested_boxes, frames_to_detect, main_person, multi_person_rejection, release_frames, resolve_tracks
-from .settings import ComputeConfig, LandmarkConfig, Weights, config_to_json, find_all_weights, settle_landmarker, sidecar_info
+from .settings import ComputeConfig, LandmarkConfig, Weights, config_to_json, find_all_weights, resolve_landmarker, sidecar_info
 from ..landmarks import Landmarks, visibility, write_coco, write_pose
 from ..models.mediapipe import mediapipe_vision, open_tracker
 from ..video import Prefetcher
@@ -301,7 +301,7 @@ def extract(
     check_requirements(settings, compute, engine)
     jobs,bad = video_jobs(*read_segments(source, videos)) # What is wrong with it is said before weights are fetched
     found = find_all_weights(settings, weights)
-    settings = settle_landmarker(settings, found)
+    settings = resolve_landmarker(settings, found)
     recorded_settings = dict(config_to_json(settings), weights=[one.sha256 for one in found])
     report = run_jobs(jobs, Extraction(settings, compute, found, Path(out), progress), out, recorded_settings, engine, resources, retry=retry, progress=progress)
     write_bad_rows(Path(out)/"bad_rows.tsv", bad)

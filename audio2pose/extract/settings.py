@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LandmarkConfig', 'network_sizes', 'check_config', 'ComputeConfig', 'Weights', 'find_weights', 'find_all_weights',
-           'settle_landmarker', 'config_to_json', 'sidecar_info']
+           'resolve_landmarker', 'config_to_json', 'sidecar_info']
 
 # %% ../../nbs/500_extract.settings.ipynb #d7d40f87
 import math
@@ -119,7 +119,7 @@ def find_all_weights(
     return (Weights(landmarker_name("holistic" if task_kind(path)=="holistic" else settings.pose), str(path), file_sha256(path)),)
 
 # %% ../../nbs/500_extract.settings.ipynb #7b52c8ae
-def settle_landmarker(
+def resolve_landmarker(
     settings:LandmarkConfig,
     weights:tuple[Weights, ...], # From `find_all_weights`
 )->LandmarkConfig:
