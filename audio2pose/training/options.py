@@ -37,7 +37,7 @@ TRAIN_OPTIONS = (
     Option("compile", bool, "Let torch compile the step; worth it on a GPU.", shown="no"),
     Option("tensorboard", bool, "Log numbers and dances for TensorBoard too.", shown="no"),
     Option("seed", int, "Number from which everything random follows.", shown="0", least=0),
-    Option("lr", float, "Highest learning rate."),
+    Option("lr", float, "Highest learning rate.", least=0),
     Option("max_grad_norm", float, "Longest gradient; 0 is no limit.", least=0),
     Option("ema", float, "Decay of the averaged weights; 0 is the weights themselves.", least=0),
     Option("noise", float, "Largest deviation of the noise on seeds, standardised.", least=0),

@@ -109,6 +109,7 @@ def check_config(
     "Refuse numbers that no training can follow"
     for name,value in asdict(config).items():
         if isinstance(value, float) and not math.isfinite(value): raise InputError(f"train: {name} must be a finite number, got {value}")
+        if isinstance(value, (int, float)) and value<0: raise InputError(f"train: {name} must be 0 or more, got {value:g}")
         if name in ("rollout_fraction", "rollout_reset", "ema") and not 0<=value<=1: raise InputError(f"train: {name} is a share from 0 to 1, got {value:g}")
     if config.batch%config.accumulate: raise InputError(f"train: a batch of {config.batch} does not divide into {config.accumulate} parts; choose accumulate accordingly")
 
