@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .audio import WINDOW, beats as librosa_beats, check_audio, import_librosa, resample, stft_blocks
+from .audio import WINDOW, beats as librosa_beats, check_audio, import_librosa, stft_blocks
+from .audio_decoding import resample
 from .core import FPS, SR, InputError, asset, atomic, require
 from .documents import read_document
 

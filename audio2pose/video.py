@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from .audio import open_media
+from .audio_decoding import open_media
 from .containers import Crop, container_crop
 from .core import InputError
 

@@ -192,7 +192,7 @@ def phase_errors(sound, beats):
 @pytest.mark.parametrize("lost", ["dropped", "silent"])
 def test_a_second_of_sound_is_lost(lost):
     "A song through the whole path of sound; two bars later the dancer is on the beat again, within the 70 ms of the usual beat measures"
-    from audio2pose.audio import resample
+    from audio2pose.audio_decoding import resample
     from audio2pose.data.music import demo_track
     song = demo_track()
     sound = resample(song.y, song.sr, SR).astype(np.float32)[:15*SR]

@@ -19,7 +19,7 @@ import soundfile
 import typer
 from kernels import CAN_COPY, Kernels
 
-from audio2pose.audio import resample
+from audio2pose.audio_decoding import resample
 from audio2pose.cli import app
 from audio2pose.data.aist import split_names
 from audio2pose.data.synthetic import synthesise_official

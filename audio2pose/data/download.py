@@ -33,7 +33,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..audio import is_truncated
+from ..audio_decoding import is_truncated
 from ..core import InputError, asset, atomic, check_space, real_path
 from ..documents import read_json, read_text
 from .aist import SPLITS, parse_name, split_names

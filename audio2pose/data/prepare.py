@@ -31,7 +31,8 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
-from ..audio import features, resample, motion_frame_count
+from ..audio import features, motion_frame_count
+from ..audio_decoding import resample
 from ..audio import load as load_audio
 from ..core import FPS, HOP, SR, InputError, atomic, check_space, lock_folder
 from ..documents import read_json, read_npy

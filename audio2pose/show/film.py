@@ -71,7 +71,7 @@ def open_audio(
 ): # `av` container
     "Open a file that has sound in it"
     import av
-    from audio2pose.audio import open_media
+    from audio2pose.audio_decoding import open_media
     if not Path(path).is_file(): raise InputError(f"{path}: no such file; give a song, or leave the sound out.")
     try: container = open_media(path)
     except (av.FFmpegError, OSError): raise unreadable_audio(path) from None

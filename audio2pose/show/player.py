@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from ..audio import load, open_media
+from ..audio import load
+from ..audio_decoding import open_media
 from ..beats import TRACKERS, Beats, beats_from, load as load_beats
 from ..body.skin import Body, load_body
 from ..core import InputError, asset, atomic
