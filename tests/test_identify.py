@@ -11,7 +11,8 @@ from audio2pose.commands.base import invoke
 from audio2pose.core import InputError
 from audio2pose.models.fact import FACT, FACTConfig
 from audio2pose.models.identify import convert, identify, match, mismatch_summary
-from audio2pose.models.motionbert import ActionNet, DSTformer, DSTformerConfig, MeshRegressor
+from audio2pose.models.motionbert import DSTformer, DSTformerConfig
+from audio2pose.models.motionbert_heads import ActionNet, MeshRegressor
 from audio2pose.models.rtmdet import RTMDet
 from audio2pose.models.tensorflow import TensorBundle, write_bundle
 

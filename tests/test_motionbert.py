@@ -11,8 +11,9 @@ import torch
 
 from audio2pose.core import InputError
 from audio2pose.models.motionbert import (
-    ActionNet, DSTformer, DSTformerConfig, MeshRegressor, bucket_windows, columns_to_matrix, encode, overlap_weights, flip_pose, flops, lift, to_official_names, window_starts, Window,
+    DSTformer, DSTformerConfig, bucket_windows, encode, overlap_weights, flip_pose, flops, lift, to_official_names, window_starts, Window,
 )
+from audio2pose.models.motionbert_heads import ActionNet, MeshRegressor, columns_to_matrix
 from audio2pose.models.weights import load_state_dict
 from audio2pose.rotation import axis_angle_to_matrix
 

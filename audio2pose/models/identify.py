@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..core import InputError, atomic
 from ..documents import disk_errors, parse_json
 from .fact import FACT, FACTConfig, config_from_json, find_config, keras_state, sizes_from_state
-from .motionbert import ActionNet, DSTformer, MeshRegressor, infer_config, to_official_names, empty_task_model
+from .motionbert import DSTformer, infer_config, to_official_names
+from .motionbert_heads import ActionNet, MeshRegressor, empty_task_model
 from .retrieval import Retrieval
 from .rtmdet import RTMDet, detector_sizes, from_onnx, select_category
 from .rtmw3d import RTMW3D, pose_sizes

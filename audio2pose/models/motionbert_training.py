@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core import InputError
-from .motionbert import Mesh, flip_pose
+from .motionbert import flip_pose
+from .motionbert_heads import Mesh
 
 # %% ../../nbs/435_models.motionbert_training.ipynb #13149cc4
 def mpjpe(
