@@ -271,7 +271,7 @@ def reader_targets(folder:Path)->list[Target]:
     "Every reader of the package, with a valid file; `folder` is scratch"
     from audio2pose import audio, beats, landmarks, motion, train
     from audio2pose.training import checkpoint as training_checkpoints, recipe
-    from audio2pose.data import aist, cmu, download, g1, h36m, keypoints, manifest, mocap, ntu, prepare, verify, windows
+    from audio2pose.data import aist, cmu, fetch, g1, h36m, keypoints, manifest, mocap, ntu, prepare, verify, windows
     from audio2pose.engine import ledger, runs
     from audio2pose.evaluate import load_clip
     from audio2pose.extract import reduction
@@ -345,8 +345,8 @@ def reader_targets(folder:Path)->list[Target]:
     add("grid", "text", "g.yaml", "notebook: 4_train\nparameters: {seed: 1}\ngrid:\n  steps: [1, 2]\n  batch: [2, 4]\nvariants:\n- {lr: 1e-3}\n", lambda f: runs.read_grid(f/"g.yaml"))
     notebook = dict(cells=[dict(cell_type="code", metadata=dict(tags=["parameters"]), source=["steps:int = 20 # Steps\n", "rate:float = 1e-3\n", "name:str = 'x'\n"], outputs=[], execution_count=None), dict(cell_type="code", metadata={}, source="1+1", outputs=[], execution_count=None)], metadata={}, nbformat=4, nbformat_minor=5)
     add("notebook", "json", "n.ipynb", notebook, lambda f: runs.plan_runs(f/"n.ipynb", [dict(steps=3)], f/"runs"))
-    add("checksums", "text", "sums.txt", f"{'0'*64}  a.zip\n{'1'*64} *b.zip\n", lambda f: download.read_checksums(f/"sums.txt"))
-    add("downloads log", "json", "downloads.json", [dict(url="http://a/b", state="fetched", sha256="0"*64)], lambda f: (cmu.recorded_hashes(f), download.update_log(f, [])))
+    add("checksums", "text", "sums.txt", f"{'0'*64}  a.zip\n{'1'*64} *b.zip\n", lambda f: fetch.read_checksums(f/"sums.txt"))
+    add("downloads log", "json", "downloads.json", [dict(url="http://a/b", state="fetched", sha256="0"*64)], lambda f: (cmu.recorded_hashes(f), fetch.update_log(f, [])))
     motion.Motion(poses, trans)
     from audio2pose.show import export
     export.bvh(motion.Motion(poses, trans), folder/"m.bvh")

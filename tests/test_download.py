@@ -17,7 +17,8 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import pytest
 
 from audio2pose.core import InputError
-from audio2pose.data.download import Source, load_sources, fetch_sources, RemoteFile, FetchOptions, RateLimit, Selection, download, fetch, fetch_all, unpack_archive, video_names
+from audio2pose.data.download import Source, load_sources, fetch_sources, Selection, download, unpack_archive, video_names
+from audio2pose.data.fetch import RemoteFile, FetchOptions, RateLimit, fetch, fetch_all
 
 QUICK = FetchOptions(tries=4, pause=.01, timeout=2.)
 
@@ -185,7 +186,7 @@ def test_killed_and_resumed(server, tmp_path, number):
 
 
 def test_full_disk_is_told(server, tmp_path, monkeypatch):
-    from audio2pose.data import download as module
+    from audio2pose.data import fetch as module
     def full(response, part, mode, limit, stop): raise OSError(28, "No space left on device")
     monkeypatch.setattr(module, "receive", full)
     assert fetch(item(server, "good", tmp_path), QUICK).reason=="cannot write it: No space left on device"

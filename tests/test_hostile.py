@@ -535,7 +535,7 @@ def test_lists_of_hashes_that_are_none(place, capfd, line):
 
 
 def test_a_list_of_hashes_names_files_not_places(here):
-    from audio2pose.data.download import read_checksums
+    from audio2pose.data.fetch import read_checksums
     Path("sums").write_text(f"{'A'*64} *../../mine/diary.txt\r\n\r\n{'b'*64}  /etc/passwd\n")
     assert read_checksums("sums")=={"diary.txt": "A"*64, "passwd": "b"*64}
 

@@ -11,7 +11,7 @@ import pytest
 from audio2pose.body.retarget import joint_distance, leg_scale, retarget
 from audio2pose.core import InputError
 from audio2pose.data.cmu import fetch_cmu, read_amc
-from audio2pose.data.download import FetchOptions
+from audio2pose.data.fetch import FetchOptions
 from audio2pose.data.g1 import fetch_g1, g1_captures, read_g1
 from audio2pose.data.capture_beats import active_frames, find_beats, landings
 from audio2pose.data.captures import import_folder

@@ -114,14 +114,15 @@ def download(
     audio2pose data download --accept-terms --genre LH --views 1
     """
     from audio2pose.data import download as web
+    from audio2pose.data.fetch import FetchOptions, read_checksums
     from audio2pose.data.aist import parse_genre
     folder = folder or data_folder()/"aist"
     if archive: return unpack_all(archive, folder)
     web.check_terms(accept_terms)
     selection = web.Selection(tuple(what.replace(" ", "").split(",")), parse_genre(genre), parse_views(views), limit, base or web.VIDEOS, list_url or web.VIDEO_LIST,
-                        tuple(annotations_url or [web.ANNOTATIONS]), music=music_base, checksums=web.read_checksums(checksums) if checksums else {},
+                        tuple(annotations_url or [web.ANNOTATIONS]), music=music_base, checksums=read_checksums(checksums) if checksums else {},
                         sources=() if annotations_url else tuple(web.load_sources(sources)))
-    got = web.download(folder, accept_terms, selection, web.FetchOptions(tries, pause, rate=rate and 1e6*rate, jobs=jobs))
+    got = web.download(folder, accept_terms, selection, FetchOptions(tries, pause, rate=rate and 1e6*rate, jobs=jobs))
     print_download_report(got, folder)
     if got.failed or got.rejected: raise typer.Exit(1)
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from ..body.capture import Capture, check_size, joint_map, pose_skeleton
 from ..documents import read_text
 from ..core import InputError
-from .download import FetchResult, RemoteFile, FetchOptions, fetch_all, recorded_hashes
+from .fetch import FetchResult, RemoteFile, FetchOptions, fetch_all, recorded_hashes
 from ..skeleton import Skeleton
 
 # %% ../../nbs/210_data.cmu.ipynb #7621aab7

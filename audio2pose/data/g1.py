@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from ..body.capture import Capture
 from ..core import InputError, asset
 from ..documents import read_text
-from .download import FetchResult, RemoteFile, FetchOptions, fetch_all
+from .fetch import FetchResult, RemoteFile, FetchOptions, fetch_all
 from ..skeleton import Skeleton
 
 # %% ../../nbs/215_data.g1.ipynb #1ad395fb
