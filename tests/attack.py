@@ -271,7 +271,7 @@ def reader_targets(folder:Path)->list[Target]:
     "Every reader of the package, with a valid file; `folder` is scratch"
     from audio2pose import audio, beats, landmarks, motion, train
     from audio2pose.training import checkpoint as training_checkpoints, recipe
-    from audio2pose.data import aist, cmu, fetch, g1, h36m, keypoints, manifest, mocap, ntu, prepare, verify, windows
+    from audio2pose.data import aist, cmu, fetch, g1, h36m, keypoints, manifest, mocap, ntu, prepare, prepare_clip, verify, windows
     from audio2pose.engine import ledger, runs
     from audio2pose.evaluate import load_clip
     from audio2pose.extract import reduction
@@ -323,7 +323,7 @@ def reader_targets(folder:Path)->list[Target]:
     report = dict(clips=1, issues={"gBR_sBM_cAll_d05_mBR0_ch01": ["no sound"]}, missing=[], windows=None)
     index = dict(sequences=[dict(prepare.index_entry(record), name=record["name"], start=0, length=300)], short=[])
     prepared = {"p/records/a.json": dump_json(record), "p/report.json": dump_json(report), "p/windows/index.json": dump_json(index), "p/options.json": dump_json(dict(keypoints="keypoints3d_optim"))}
-    checked = lambda f: (verify.verify(f/"p", workers=1, progress=False), prepare.check_options(f/"p", prepare.PrepareOptions()) if False else None)
+    checked = lambda f: (verify.verify(f/"p", workers=1, progress=False), prepare.check_options(f/"p", prepare_clip.PrepareOptions()) if False else None)
     for name,file,content in (("record", "p/records/a.json", record), ("report", "p/report.json", report), ("windows index", "p/windows/index.json", index)): add(f"verify {name}", "json", file, content, checked, {k: v for k,v in prepared.items() if k!=file})
     add("cameras", "json", "cameras/setting1.json", [dict(name="c01", size=[1920, 1080], matrix=np.eye(3).tolist(), rotation=[0, 0, 0], translation=[0, 0, 0], distortions=[0]*5)], lambda f: aist.read_cameras(f, "gBR_sBM_cAll_d04_mBR0_ch01"), {"cameras/mapping.txt": b"gBR_sBM_cAll_d04_mBR0_ch01 setting1\n"})
     add("cameras mapping", "text", "cameras/mapping.txt", "gBR_sBM_cAll_d04_mBR0_ch01 setting1\n", lambda f: aist.read_cameras(f, "gBR_sBM_cAll_d04_mBR0_ch01"), {"cameras/setting1.json": b'[{"name": "c01", "size": [1, 1]}]'})

@@ -24,7 +24,8 @@ from audio2pose.core import InputError
 from audio2pose.data import aist
 from audio2pose.data.aist import CAMERAS, GENRES, SequenceName, load_single_sample, parse_name, rate_issue, split_names
 from audio2pose.data.download import unpack_archive
-from audio2pose.data.prepare import load_windows, prepare, scan_dataset
+from audio2pose.data.dataset_files import scan_dataset
+from audio2pose.data.prepare import load_windows, prepare
 from audio2pose.data.synthetic import synthesise
 from audio2pose.data.verify import describe_file, verify
 from audio2pose.data.windows import Store

@@ -638,7 +638,7 @@ from audio2pose.beats import Beats
 from audio2pose.engine import runs
 from audio2pose import pairs, train, landmarks
 from audio2pose.commands import record
-from audio2pose.data import prepare, windows, synthetic
+from audio2pose.data import prepare_clip, windows, synthetic
 rng = np.random.default_rng(0)
 motion = Motion(rng.normal(size=(600, 24, 3)), np.tile([0, .95, 0], (600, 1)))
 export.gltf(motion[:9], "person.glb")
@@ -652,7 +652,7 @@ lifter = motionbert.DSTformer(motionbert.DSTformerConfig(width=64, mlp=64, rep=6
 savers = {
  "a.npz": motion.save, "a.pkl": motion.save, "a.bvh": lambda p: export.bvh(motion, p), "a.glb": lambda p: export.gltf(motion, p), "a.gltf": lambda p: export.gltf(motion, p), "a.vrma": lambda p: export.vrma(motion, p),
  "a.html": lambda p: player.write_html(motion[:99], p), "a.mp4": lambda p: film.render(motion[:40], p, width=320, height=240, progress=False), "c.glb": lambda p: retarget_character(motion, "person.glb", p),
- "a.npy": lambda p: prepare.write_array(p, rng.normal(size=(600, 35))), "a.json": lambda p: runs.write_json(p, dict(a=list(range(50_000)))), "beats.txt": lambda p: Beats(times, times[::4], "x").save(p), "l.npy": lambda p: seen.save(p),
+ "a.npy": lambda p: prepare_clip.write_array(p, rng.normal(size=(600, 35))), "a.json": lambda p: runs.write_json(p, dict(a=list(range(50_000)))), "beats.txt": lambda p: Beats(times, times[::4], "x").save(p), "l.npy": lambda p: seen.save(p),
  "log.csv": lambda p: train.write_log(p, [dict(step=float(k), loss=1.) for k in range(9000)]), "dances.json": lambda p: pairs.write_note(p.parent, 2., "x", [f"dance{k}" for k in range(9000)], "s"),
  "dance.json": lambda p: record.write_record(p.parent, Path("s.wav"), Beats(times, times[::4], "x"), ["x"]), "fact/model.safetensors": lambda p: fact.save_pretrained(p.parent), "flow/model.safetensors": lambda p: flow.save_pretrained(p.parent), "net/model.safetensors": lambda p: net.save_pretrained(p.parent),
  "beat.safetensors": lambda p: beat_network.save(beat_network.BeatNetwork(), p), "ckpt-1.data-00000-of-00001": lambda p: tensorflow.write_bundle(p.with_name("ckpt-1"), dict(a=np.zeros(90_000))), "lift.bin": lambda p: lifter.save(p),

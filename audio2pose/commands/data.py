@@ -167,13 +167,14 @@ def prepare(
 
     audio2pose data prepare data/aist --genre LH --workers 4
     """
-    from audio2pose.data import prepare as preparation
+    from audio2pose.data.prepare import prepare as prepare_dataset
+    from audio2pose.data.prepare_clip import STAGES
     source = source or pickles or data_folder()/"aist"
     out = out or prepared_folder(source)
     skipped = dict(poses=skip_poses, audio=skip_audio, beats=skip_beats)
-    stages = tuple(stage for stage in preparation.STAGES if not skipped[stage])
+    stages = tuple(stage for stage in STAGES if not skipped[stage])
     if not stages: raise InputError("prepare: all three stages are skipped; leave one of them")
-    result = preparation.prepare(source, out, genre, stages, "keypoints3d" if raw else "keypoints3d_optim", overwrite, workers, music, videos, pickles=pickles, partial_set=partial)
+    result = prepare_dataset(source, out, genre, stages, "keypoints3d" if raw else "keypoints3d_optim", overwrite, workers, music, videos, pickles=pickles, partial_set=partial)
     print_prepare_report(result, out)
     if result.failed or result.windows and not (skip_poses or skip_audio): raise typer.Exit(1)
 

@@ -27,7 +27,9 @@ from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_
 from ..engine.ledger import read_ledger
 from ..engine.workers import Resources, WorkerDiedError, map_items
 from ..landmarks import Landmarks
-from .prepare import Clip, read_records, sha256, store_is_fresh, scan_dataset, is_usable
+from .dataset_files import Clip, scan_dataset
+from .prepare import read_records, store_is_fresh, is_usable
+from .prepare_clip import sha256
 from ..motion import Motion, load_pickle
 from ..skeleton import COCO_17, SMPL_24
 
