@@ -68,9 +68,16 @@ def end_with(asker):
     os._exit(1)
 
 
-def run_kernel(asker, argv, cwd, env):
+def copy_kernels(place):
+    "Kernels that this process starts are copies, too"
+    factory = KernelProvisionerFactory.instance()
+    factory.provisioners["copy"],factory.default_provisioner_name,CopyProvisioner.kernels = CopyProvisioner,"copy",Kernels(place=place)
+
+
+def run_kernel(asker, argv, cwd, env, place):
     "Be a kernel, as `python -m ipykernel_launcher` is"
     become(cwd, env, (os.devnull, os.devnull))
+    copy_kernels(place)
     os.environ.pop("JPY_PARENT_PID", None) # Its parent is this file's process
     threading.Thread(target=end_with, args=(asker,), daemon=True).start()
     from ipykernel.kernelapp import IPKernelApp
@@ -79,10 +86,9 @@ def run_kernel(asker, argv, cwd, env):
 
 
 def run_command(asker, argv, cwd, env, outputs, place):
-    "Be `audio2pose` or `papermill`; kernels that it starts are copies, too"
+    "Be `audio2pose` or `papermill`"
     become(cwd, env, outputs)
-    factory = KernelProvisionerFactory.instance()
-    factory.provisioners["copy"],factory.default_provisioner_name,CopyProvisioner.kernels = CopyProvisioner,"copy",Kernels(place=place)
+    copy_kernels(place)
     from papermill.cli import papermill
 
     from audio2pose.cli import main
@@ -118,7 +124,7 @@ def serve(place, checked):
         if not os.fork():
             listener.close()
             asker.sendall(f"{os.getpid()}\n".encode())
-            run_command(asker, **request, place=place) if "outputs" in request else run_kernel(asker, **request)
+            (run_command if "outputs" in request else run_kernel)(asker, **request, place=place)
             end()
         asker.close()
 
