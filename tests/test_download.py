@@ -10,7 +10,6 @@ import tarfile
 import threading
 import time
 import zipfile
-import zlib
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,7 +17,7 @@ import pytest
 
 from audio2pose.core import InputError
 from audio2pose.data.download import Source, load_sources, fetch_sources, Selection, download, unpack_archive, video_names
-from audio2pose.data.fetch import RemoteFile, FetchOptions, RateLimit, fetch, fetch_all
+from audio2pose.data.fetch import RemoteFile, FetchOptions, fetch, fetch_all
 
 QUICK = FetchOptions(tries=4, pause=.01, timeout=2.)
 
