@@ -28,8 +28,8 @@ from .core import FPS, InputError, atomic
 from .documents import read_json
 from .data.aist import SPLITS, ignored_names, parse_name, split_names
 from .data.windows import AUDIO_FRAMES, SEED_FRAMES, Store
-from .generate import autoregress
 from .models.fact import FACT
+from .models.fact_inference import autoregress
 from .motion import Motion
 
 # %% ../nbs/615_pairs.ipynb #720eba64

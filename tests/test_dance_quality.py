@@ -8,8 +8,8 @@ import pytest
 
 from audio2pose import audio
 from audio2pose.data.music import demo_track
-from audio2pose.beats import track
-from audio2pose.generate import generate_dance, generate_flow_dance, load_dancer, with_beats
+from audio2pose.beats import track, with_beats
+from audio2pose.generate import generate_dance, generate_flow_dance, load_dancer
 from audio2pose.metrics.beat import beat_align, beat_margin, kinematic_beats
 from audio2pose.metrics.contact import exploded, foot_skating, foot_contact_and_skating, jerk, liveliness, penetration
 from audio2pose.metrics.realism import largest_rotation

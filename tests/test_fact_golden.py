@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from audio2pose.generate import autoregress
 from audio2pose.models.fact import FACT
+from audio2pose.models.fact_inference import autoregress
 from audio2pose.models.keras_adam import KerasAdam, released_learning_rate
 
 GOLDEN = Path(__file__).parent/"golden"/"fact_forward.npz"

@@ -5,10 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audio2pose.beats import BEAT_COLUMN
 from audio2pose.core import FPS, InputError
-from audio2pose.generate import BEAT_COLUMN, autoregress, beat_grid, dance, generate, intro, choreographed_seed, outro
+from audio2pose.generate import dance, generate
 from audio2pose.models.fact import FACT, FACTConfig
+from audio2pose.models.fact_inference import autoregress
 from audio2pose.motion import Motion
+from audio2pose.phrases import beat_grid, choreographed_seed, intro, outro
 
 TINY = FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True, residual=True)
 

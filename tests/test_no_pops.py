@@ -7,9 +7,11 @@ from scipy.spatial.transform import Rotation
 
 from audio2pose import audio
 from audio2pose.data.music import compose, demo_track
-from audio2pose.generate import aligned, continuous_rotations, cross_fade_rotations, join_phrases, generate_dance
+from audio2pose.generate import generate_dance
 from audio2pose.models.fact import FACT
+from audio2pose.models.fact_inference import continuous_rotations
 from audio2pose.motion import Motion
+from audio2pose.phrases import aligned, cross_fade_rotations, join_phrases
 
 LIMIT = 25 # degrees per frame
 REAL_SONGS = ("noiz2sa_stg4", "panic_on_meadow", "parsec47_ptn0")

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core import FPS, InputError
-from ..generate import pad_songs
 from .fact import FACT
 from ..motion import Motion
+from ..phrases import pad_songs
 
 # %% ../../nbs/630_models.lens.ipynb #2324d15a
 def recording_attention(

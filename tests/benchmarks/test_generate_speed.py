@@ -7,8 +7,8 @@ from time import perf_counter
 import pytest
 import torch
 
-from audio2pose.generate import autoregress, for_inference
 from audio2pose.models.fact import FACT, FACTConfig
+from audio2pose.models.fact_inference import autoregress, for_inference
 
 pytestmark = pytest.mark.benchmark
 
