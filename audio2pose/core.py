@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
-           'check_regular_file', 'real_path', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once',
+           'check_regular_file', 'real_path', 'file_sha256', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once',
            'check_replaceable', 'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of', 'lock_folder',
            'check_space', 'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
+import hashlib
 import math
 import os
 import platform
@@ -78,6 +79,13 @@ def real_path(
     "The place that a name means; links that go in a circle mean themselves"
     try: return Path(os.path.realpath(path))
     except ValueError as error: raise InputError(f"{path}: no such file ({error})") from None
+
+# %% ../nbs/000_core.ipynb #f3b63ae3
+def file_sha256(
+    path:str|os.PathLike,
+)->str: # 64 hexadecimal digits
+    "SHA-256 of a file, read piece by piece"
+    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../nbs/000_core.ipynb #bffaf62c
 SCRATCH_PREFIX = ".part-audio2pose-" # Begins the name of every scratch folder; a token follows

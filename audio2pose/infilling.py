@@ -7,7 +7,7 @@ __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', '
            'keyframe_mask', 'gap_grid', 'limit_warp_speed', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options',
            'EditOptions', 'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps',
            'seam_distance', 'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams',
-           'restore_joints', 'footing_steps', 'postprocess_steps', 'postprocess', 'infill_span', 'check_edit',
+           'restore_joints', 'foot_locking_steps', 'postprocess_steps', 'postprocess', 'infill_span', 'check_edit',
            'masked_spans', 'gap_skating', 'draw_span', 'infill']
 
 # %% ../nbs/612_infilling.ipynb #12244539
@@ -387,7 +387,7 @@ def restore_joints(
     return replace(made, poses=poses, trans=target.trans if 0 in kept else made.trans)
 
 # %% ../nbs/612_infilling.ipynb #ca6b22e5
-def footing_steps(
+def foot_locking_steps(
     made:Motion, # As it was danced
     target:Motion, # With what is known in its place, as long
     known:Bool[np.ndarray, "T"],
@@ -414,7 +414,7 @@ def postprocess_steps(
     "Stops on beats, feet on the floor, seams that are not seen: for who has to do other things in between"
     if set(joint_groups["legs"])<=set(kept): made = inertialize(smooth_motion(made), target, known)
     else:
-        for made in footing_steps(made, target, known, beats): yield made
+        for made in foot_locking_steps(made, target, known, beats): yield made
         for made in () if kept else align_gap(made, beats, known): yield made # The feet have moved the stops; what stands goes on standing
     yield restore_joints(limit_seams(made, known), target, kept)
 

@@ -543,7 +543,8 @@ def test_a_list_of_hashes_names_files_not_places(here):
 @pytest.mark.parametrize("note", [b"", b"\xff\xfe\0", b"\0"*1000, b"x"*10**6, b"0"*63+b"  w.bin\n", b"Z"*64+b"  w.bin\n"])
 def test_hashes_noted_before_are_looked_at(here, note, capfd):
     "What is no line of a hash says nothing; a line that says another hash refuses the file"
-    from audio2pose.models.published import check_sha256, file_sha256
+    from audio2pose.core import file_sha256
+    from audio2pose.models.published import check_sha256
     Path("w.bin").write_bytes(b"weights")
     Path("SHA256SUMS").write_bytes(note)
     whole = file_sha256("w.bin")

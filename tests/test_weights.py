@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from audio2pose.core import InputError
+from audio2pose.core import InputError, file_sha256
 from audio2pose.models.fact import FACT, FACTConfig
-from audio2pose.models.published import fetch, file_sha256
+from audio2pose.models.published import fetch
 from audio2pose.models.weights import load_state_dict
 
 TINY = FACTConfig(width=16, heads=2, mlp=32, motion_layers=1, audio_layers=1, cross_layers=1, standardise=True)

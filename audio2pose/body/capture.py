@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from .ik import rotation_between, normalise
+from .ik import rotation_between
 from ..core import MAX_FPS, InputError
 from ..documents import MAX_ARRAYS, read_text
+from ..rotation import normalise
 from ..skeleton import Skeleton
 
 # %% ../../nbs/125_body.capture.ipynb #bc57d61f

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['joint_markers', 'left_offsets', 'landmark_markers', 'landmark_indices', 'limbs', 'tip_joints', 'ancestors', 'parents',
-           'typical_rotations', 'stiffness', 'trunk', 'Markers', 'marker_positions', 'wholebody_markers', 'normalise',
+           'typical_rotations', 'stiffness', 'trunk', 'Markers', 'marker_positions', 'wholebody_markers',
            'rotation_between', 'orthonormal_frame', 'limb_rotations', 'trunk_frame', 'fractional_rotation',
            'limb_points', 'orient_tip', 'initial_pose', 'marker_jacobian', 'typical_rotation', 'inverse_left_jacobian',
            'State', 'updated_state', 'objective', 'levenberg_marquardt_step', 'refine', 'interpolate_gaps',
@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from .footing import orthonormal_frame as exact_frame
 from ..core import InputError
 from ..motion import Motion, forward_kinematics
-from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle, normalise
 from ..skeleton import COCO_WHOLEBODY_133, SMPL_24, face_offsets, rest_positions
 
 # %% ../../nbs/120_body.ik.ipynb #f1758ac2
@@ -73,13 +73,6 @@ def wholebody_markers()->Markers:
 
 landmark_markers = wholebody_markers()
 landmark_indices = COCO_WHOLEBODY_133.index(*landmark_markers.names) # Their numbers among the 133
-
-# %% ../../nbs/120_body.ik.ipynb #417ca52a
-def normalise(
-    x:Float[np.ndarray, "*batch 3"],
-)->Float[np.ndarray, "*batch 3"]:
-    "Vectors of length one"
-    return x/np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 # %% ../../nbs/120_body.ik.ipynb #d490d32a
 def rotation_between(

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d, median_filter
 
 from .footing import floor_height, interpolate_frames, remove_foot_skating
-from .ik import Fit, check_long_gaps, fit_points, interpolate_gaps, landmark_indices, landmark_markers, marker_positions, normalise
+from .ik import Fit, check_long_gaps, fit_points, interpolate_gaps, landmark_indices, landmark_markers, marker_positions
 from ..core import InputError
 from ..landmarks import Landmarks
 from ..motion import Motion
-from ..rotation import axis_angle_to_matrix
+from ..rotation import axis_angle_to_matrix, normalise
 from ..skeleton import SMPL_24, rest_positions
 
 # %% ../../nbs/122_body.landmark_fit.ipynb #a0a2da44

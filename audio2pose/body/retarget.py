@@ -5,7 +5,7 @@ __all__ = ['TOE_OFFSETS', 'ANKLE_HEIGHT', 'compared_joints', 'body_axes', 'trunk
            'upright_head', 'trunk_rotations', 'leg_scale', 'bend_axis', 'twist_angle', 'hand_rotations', 'two_bone_ik',
            'arm_rotations', 'standing_frames', 'foot_rotations', 'toe_points', 'knee_directions', 'foot_targets',
            'foot_clearance', 'locked_toe', 'flat_foot', 'ankle_path', 'raised_heel', 'raised_toe', 'reachable_root',
-           'solve_leg_ik', 'root_path', 'continuous_quaternions', 'from_quaternions', 'limit_angular_speed',
+           'solve_leg_ik', 'root_path', 'continuous_quaternions', 'from_quaternions', 'smooth_fast_rotations',
            'upper_body', 'known_joints', 'retarget', 'joint_distance']
 
 # %% ../../nbs/130_body.retarget.ipynb #486e43a3
@@ -16,9 +16,9 @@ from scipy.spatial.transform import Rotation
 
 from .capture import Capture
 from .footing import TOE_HEIGHT, contacts, orthonormal_frame, smooth_interpolation, leg_length, leg_rotations, legs, remove_short_runs
-from .ik import rotation_between, normalise
+from .ik import rotation_between
 from ..motion import Motion, forward_kinematics
-from ..rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle
+from ..rotation import axis_angle_to_matrix, closest_rotation, matrix_to_axis_angle, normalise
 from ..skeleton import SMPL_24, rest_positions
 
 # %% ../../nbs/130_body.retarget.ipynb #275f3f45
@@ -421,7 +421,7 @@ def from_quaternions(
     return Rotation.from_quat(q.reshape(-1, 4)).as_matrix().reshape(*q.shape[:-1], 3, 3)
 
 # %% ../../nbs/130_body.retarget.ipynb #3f939bc6
-def limit_angular_speed(
+def smooth_fast_rotations(
     q:Float[np.ndarray, "T J 4"], # Against the parent
     fps:float,
     max_speed:float=1200., # deg/s
@@ -483,7 +483,7 @@ def retarget(
             foot = raised_heel(side, flat_foot(foot, standing[:,k], fps), clearance[side][1], standing[:,k], fps)
             feet[side] = raised_toe(side, locked_toe(toe, standing[:,k]), foot, clearance[side], standing[:,k], fps),foot
         solved = solve_leg_ik(local, root_path(capture, joints, local[:,0], feet, standing), feet, bends)
-    poses = from_quaternions(limit_angular_speed(continuous_quaternions(solved[0]), fps))
+    poses = from_quaternions(smooth_fast_rotations(continuous_quaternions(solved[0]), fps))
     return Motion(matrix_to_axis_angle(poses), solved[1], fps, known=known_joints(joints))
 
 # %% ../../nbs/130_body.retarget.ipynb #8621e372

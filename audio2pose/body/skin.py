@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['trunk', 'arm', 'hand', 'leg', 'foot', 'ear', 'head', 'GROUND', 'grid', 'seams', 'regions', 'palette', 'ramps',
            'gates', 'round_cone', 'ellipsoid', 'smooth_union', 'cone_shape', 'ellipsoid_shape', 'body_distance',
-           'graded_axis', 'half_mesh', 'mirrored_mesh', 'directed_edges', 'gradient', 'normalise', 'relax', 'hairline',
-           'collar', 'region_of', 'snap_to_seam', 'cut_along_seam', 'smoothstep', 'thickness', 'hem_quads',
-           'dressed_mesh', 'joint_influence', 'bone_weights', 'Body', 'load_body', 'scaled_head', 'build_body',
-           'save_body', 'bone_transforms', 'skinned_vertices']
+           'graded_axis', 'half_mesh', 'mirrored_mesh', 'directed_edges', 'gradient', 'relax', 'hairline', 'collar',
+           'region_of', 'snap_to_seam', 'cut_along_seam', 'smoothstep', 'thickness', 'hem_quads', 'dressed_mesh',
+           'joint_influence', 'bone_weights', 'Body', 'load_body', 'scaled_head', 'build_body', 'save_body',
+           'bone_transforms', 'skinned_vertices']
 
 # %% ../../nbs/100_body.skin.ipynb #fb9e9fb6
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from ..core import asset, atomic, require
 from ..motion import Motion, forward_kinematics
-from ..rotation import axis_angle_to_matrix
+from ..rotation import axis_angle_to_matrix, normalise
 from ..skeleton import SMPL_24, rest_positions
 
 # %% ../../nbs/100_body.skin.ipynb #cb6ce1ad
@@ -170,13 +170,6 @@ def gradient(
     "Gradient of `field` by central differences"
     step = 5e-4*np.eye(3)
     return np.stack([field(points+h)-field(points-h) for h in step], -1)/1e-3
-
-# %% ../../nbs/100_body.skin.ipynb #417ca52a
-def normalise(
-    x:Float[np.ndarray, "*batch 3"],
-)->Float[np.ndarray, "*batch 3"]:
-    "Vectors of length one"
-    return x/np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 # %% ../../nbs/100_body.skin.ipynb #46444891
 def relax(

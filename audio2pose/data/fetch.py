@@ -8,7 +8,6 @@ __all__ = ['RETRY_STATUS', 'CHUNK_BYTES', 'RemoteFile', 'read_checksums', 'RateL
            'FetchResult', 'finalise', 'fetch', 'update_log', 'recorded_hashes', 'remove_empty_folder', 'fetch_all']
 
 # %% ../../nbs/203_data.fetch.ipynb #0b42cc07
-import hashlib
 import http.client
 import json
 import os
@@ -26,7 +25,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..audio_decoding import is_truncated
-from ..core import InputError, atomic, check_space
+from ..core import InputError, atomic, check_space, file_sha256
 from ..documents import read_json, read_text
 
 # %% ../../nbs/203_data.fetch.ipynb #1939b5d0
@@ -88,7 +87,7 @@ def content_issue(
 )->str|None: # Why it cannot be the file
     "Check a file by its hash, or by its own structure"
     if item.sha256:
-        with open(path, "rb") as file: digits = hashlib.file_digest(file, "sha256").hexdigest()
+        digits = file_sha256(path)
         if digits!=item.sha256.lower(): return f"its SHA-256 is {digits[:12]}…, expected {item.sha256[:12]}…"
     suffix = item.path.suffix.lower()
     if suffix==".mp4": return mp4_issue(path)
@@ -210,7 +209,7 @@ def finalise(
     if fault: # Nothing in it can be trusted, so it is not continued either
         remove_partial(part)
         raise TransientError(f"what arrived is not the file: {fault}")
-    with open(part, "rb") as file: digits = hashlib.file_digest(file, "sha256").hexdigest()
+    digits = file_sha256(part)
     size = part.stat().st_size
     os.replace(part, item.path)
     remove_partial(part)

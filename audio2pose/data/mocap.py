@@ -17,7 +17,7 @@ from scipy.ndimage import binary_dilation, median_filter
 from scipy.signal import butter, filtfilt
 
 from ..body.capture import Capture, read_bvh
-from ..body.retarget import continuous_quaternions, from_quaternions, limit_angular_speed, retarget
+from ..body.retarget import continuous_quaternions, from_quaternions, retarget, smooth_fast_rotations
 from ..core import InputError, check_regular_file
 from .cmu import read_amc
 from .g1 import read_g1
@@ -85,7 +85,7 @@ def filter_capture(
     width = round(.15*capture.fps)|1
     if by.outlier and len(capture)>2*width: q,count = hampel(q, width, by.outlier)
     if by.cutoff: q,trans = butterworth(q, capture.fps, by.cutoff),butterworth(trans, capture.fps, by.cutoff)
-    if by.max_speed and len(capture)>2: q = limit_angular_speed(q, capture.fps, by.max_speed)
+    if by.max_speed and len(capture)>2: q = smooth_fast_rotations(q, capture.fps, by.max_speed)
     rotations,positions = from_quaternions(q),trans.copy()
     for joint,parent in capture.skeleton.bones:
         rotations[:,joint] = rotations[:,parent]@rotations[:,joint]

@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['WAV_SR', 'STAGES', 'up_to_date', 'is_current', 'write_wav', 'write_array', 'song_files', 'prepare_song', 'nan_issues',
            'write_poses', 'write_audio', 'beat_summary', 'write_json', 'write_beats', 'stage_files',
-           'lengths_and_issues', 'sha256', 'PrepareOptions', 'clip_record', 'ClipRecord', 'finished_record',
-           'prepare_clip']
+           'lengths_and_issues', 'PrepareOptions', 'clip_record', 'ClipRecord', 'finished_record', 'prepare_clip']
 
 # %% ../../nbs/248_data.prepare_clip.ipynb #27048ba9
-import hashlib
 import io
 import json
 from collections.abc import Iterable
@@ -26,7 +24,7 @@ from typing_extensions import TypedDict
 from ..audio import features, motion_frame_count
 from ..audio import load as load_audio
 from ..audio_decoding import resample
-from ..core import FPS, HOP, SR, InputError, atomic
+from ..core import FPS, HOP, SR, InputError, atomic, file_sha256
 from ..documents import read_json
 from .aist import nonfinite_frames, parse_name, rate_issue, read_keypoints3d
 from .dataset_files import Clip
@@ -188,13 +186,6 @@ def lengths_and_issues(
     wrong = rate_issue(clip.parsed, frames, seconds, clip.own_sound)
     return frames, seconds, issues+([wrong] if wrong else [])
 
-# %% ../../nbs/248_data.prepare_clip.ipynb #9d56fe60
-def sha256(
-    path:Path,
-)->str: # 64 hexadecimal digits
-    "Hash of a file"
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
-
 # %% ../../nbs/248_data.prepare_clip.ipynb #ab328d34
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -216,7 +207,7 @@ def clip_record(
     return dict(name=clip.name, genre=name.genre, music=name.music, bpm=name.bpm, dancer=name.dancer, split=clip.split, fps=FPS, frames=frames, seconds=round(frames/FPS, 4),
                 sound_seconds=None if seconds is None else round(seconds, 4), stages=list(options.stages), keypoints=options.keypoints, issues=issues,
                 sources=[f"{path.parent.name}/{path.name}" for path in (clip.motion, clip.points, clip.sound) if path],
-                files={str(path.relative_to(out)): sha256(path) for path in made})
+                files={str(path.relative_to(out)): file_sha256(path) for path in made})
 
 # %% ../../nbs/248_data.prepare_clip.ipynb #ce8557f2
 class ClipRecord(TypedDict):

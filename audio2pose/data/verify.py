@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
 from ..audio import load as load_audio
-from ..core import FPS, MAX_FPS, InputError, require
+from ..core import FPS, MAX_FPS, InputError, file_sha256, require
 from ..documents import read_json, read_npy, read_npz
 from .aist import timestamp_fps, nonfinite_frames, parse_name, rate_issue, read_cameras, read_names, read_keypoints2d, read_keypoints3d
 from ..engine.ledger import read_ledger
@@ -29,7 +29,6 @@ from ..engine.workers import Resources, WorkerDiedError, map_items
 from ..landmarks import Landmarks
 from .dataset_files import Clip, scan_dataset
 from .prepare import read_records, store_is_fresh, is_usable
-from .prepare_clip import sha256
 from ..motion import Motion, load_pickle
 from ..skeleton import COCO_17, SMPL_24
 
@@ -134,7 +133,7 @@ def check_record(
     for file,digits in record["files"].items():
         path = root/file
         if not path.is_file(): issues.append(Issue(record["name"], "it is gone; prepare again", file, "make"))
-        elif sha256(path)!=digits: issues.append(Issue(record["name"], "it is not what was prepared; delete it and prepare again", file, "make"))
+        elif file_sha256(path)!=digits: issues.append(Issue(record["name"], "it is not what was prepared; delete it and prepare again", file, "make"))
     return issues
 
 # %% ../../nbs/255_data.verify.ipynb #b1637589

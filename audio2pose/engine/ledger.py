@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from .. import __version__
-from ..core import InputError
+from ..core import InputError, file_sha256
 from ..documents import MAX_DOCUMENT, parse_json
 
 # %% ../../nbs/145_engine.ledger.ipynb #5a620275
@@ -67,7 +67,7 @@ def file_records(
     "Size and hash of files, as the ledger keeps them"
     found = {}
     for path in paths:
-        with open(path, "rb") as file: digest = file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
         found[Path(path).relative_to(out).as_posix()] = (path.stat().st_size, digest)
     return found
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from ..core import InputError, data_folder
+from ..core import InputError, data_folder, file_sha256
 from ..landmarks import Storage, keypoint_names
 from ..models.mediapipe import find_landmarker, landmarker_name, landmarker_sizes, task_kind
-from ..models.published import fetch_known, file_sha256, known_weights
+from ..models.published import fetch_known, known_weights
 
 # %% ../../nbs/500_extract.settings.ipynb #4ce52593
 @dataclass(frozen=True)

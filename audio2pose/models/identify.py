@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core import InputError, atomic
+from ..core import InputError, atomic, file_sha256
 from ..documents import disk_errors, parse_json
 from .fact import FACT, FACTConfig, config_from_json, find_config, keras_state, sizes_from_state
 from .motionbert import DSTformer, infer_config, to_official_names
@@ -26,7 +26,7 @@ from .retrieval import Retrieval
 from .rtmdet import RTMDet, detector_sizes, from_onnx, select_category
 from .rtmw3d import RTMW3D, pose_sizes
 from .tensorflow import TensorBundle, find_bundle, variables
-from .published import file_sha256, known_weights, trained_on
+from .published import known_weights, trained_on
 from .weights import load_contents, mismatches
 
 # %% ../../nbs/480_models.identify.ipynb #341561c0

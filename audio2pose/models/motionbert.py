@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..core import InputError, atomic
+from ..core import InputError, atomic, file_sha256
 from ..documents import disk_errors
-from .published import fetch_known, file_sha256, known_weights
+from .published import fetch_known, known_weights
 from .weights import check_state_dict, load_strict, load_state_dict, rename_keys
 from .onednn import has_onednn, onednn_linear, math_attention
 from ..skeleton import H36M_17

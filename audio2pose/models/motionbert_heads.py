@@ -176,9 +176,8 @@ def mesh_joints(
 import os
 from pathlib import Path
 
-from ..core import InputError
+from ..core import InputError, file_sha256
 from .motionbert import infer_config, to_official_names
-from .published import file_sha256
 from .weights import check_state_dict, load_strict, load_state_dict, rename_keys
 
 # %% ../../nbs/432_models.motionbert_heads.ipynb #36414736

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['model_zoo', 'pose_lift_url', 'projects_url', 'mediapipe_models', 'landmarker_url', 'known_weights', 'trained_on',
-           'file_sha256', 'announce', 'recorded_sha256', 'check_sha256', 'remote_size', 'fetch', 'fetch_known',
-           'hub_name', 'fetch_hub']
+           'announce', 'recorded_sha256', 'check_sha256', 'remote_size', 'fetch', 'fetch_known', 'hub_name',
+           'fetch_hub']
 
 # %% ../../nbs/398_models.published.ipynb #b67f71f6
-import hashlib
 import os
 import re
 import sys
@@ -16,15 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from ..core import InputError, atomic, data_folder
+from ..core import InputError, atomic, data_folder, file_sha256
 from ..documents import read_text
-
-# %% ../../nbs/398_models.published.ipynb #434243cd
-def file_sha256(
-    path:str|os.PathLike,
-)->str: # 64 hexadecimal digits
-    "SHA-256 of a file, read piece by piece"
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/398_models.published.ipynb #62557f64
 def announce(

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import InputError
-from .published import file_sha256
+from ..core import InputError, file_sha256
 
 # %% ../../nbs/400_models.weights.ipynb #6cd08d76
 def numpy_globals()->list: # For `torch.serialization.safe_globals`

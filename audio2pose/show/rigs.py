@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ..body.ik import normalise, rotation_between
+from ..body.ik import rotation_between
 from ..body.skin import Body, load_body, skinned_vertices
 from ..core import InputError
 from ..motion import Motion, forward_kinematics
-from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle, normalise
 from ..skeleton import SMPL_24
 
 # %% ../../nbs/745_show.rigs.ipynb #2f3f16ed

@@ -19,11 +19,10 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 from scipy.spatial.transform import Rotation
 
 from ..body.footing import TOE_HEIGHT, leg_length, on_floor
-from ..body.ik import normalise
 from ..core import asset, atomic
 from ..data.g1 import TO_Y_UP, g1_bodies
 from ..motion import Motion, joint_states
-from ..rotation import axis_angle_to_matrix
+from ..rotation import axis_angle_to_matrix, normalise
 from .export import check_export
 from ..skeleton import SMPL_24, rest_positions
 
