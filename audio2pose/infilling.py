@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['arms', 'joint_groups', 'SongAnalysis', 'analyze_song', 'bar_mask', 'joint_indices', 'check_reachable',
-           'keyframe_mask', 'gap_grid', 'limit_warp_speed', 'warp_gap', 'gap_alignment', 'align_gap', 'check_options',
+           'keyframe_mask', 'gap_grid', 'limit_warp_speed', 'warp_gap', 'gap_beat_align', 'align_gap', 'check_options',
            'EditOptions', 'gap_conditions', 'path_constraints', 'contact_position', 'locked_toe', 'insert_steps',
            'seam_distance', 'trim_contacts', 'inner_swings', 'lock_feet', 'smooth_motion', 'limit_seams',
            'restore_joints', 'foot_locking_steps', 'postprocess_steps', 'postprocess', 'infill_span', 'check_edit',
-           'masked_spans', 'gap_skating', 'draw_span', 'infill']
+           'masked_spans', 'gap_skating', 'infill_best_of', 'infill']
 
 # %% ../nbs/612_infilling.ipynb #12244539
 import os
@@ -26,7 +26,7 @@ from .beats import Beats
 from .body.footing import TOE_HEIGHT, contacts, interpolate_frames, legs, lifted_toe, remove_foot_skating, smooth_interpolation, smooth_rotations, solve_legs, swing_times
 from .body.inertialization import inertialize, known_neighbours
 from .core import FPS, InputError
-from .generate import song_features, style_row
+from .generate import song_features, styles_per_window
 from .metrics.beat import beat_align, kinematic_beats
 from .metrics.contact import foot_contact_and_skating
 from .models.inpainting import given_features, inpaint
@@ -172,7 +172,7 @@ def warp_gap(
     return replace(motion, poses=poses, trans=trans)
 
 # %% ../nbs/612_infilling.ipynb #2ea5b6f4
-def gap_alignment(
+def gap_beat_align(
     motion:Motion,
     beats:Float[np.ndarray, "K"], # s from the motion's first frame
     free:Bool[np.ndarray, "T"], # Frames that count
@@ -190,10 +190,10 @@ def align_gap(
     rounds:int=3,
 )->Iterator[Motion]: # As long as before; the best so far, round by round
     "The best of some rounds of warping"
-    best,most = motion,gap_alignment(motion, beats, ~known)
+    best,most = motion,gap_beat_align(motion, beats, ~known)
     for _ in range(rounds):
         motion = warp_gap(motion, beats, known)
-        if (found := gap_alignment(motion, beats, ~known))>most: best,most = motion,found
+        if (found := gap_beat_align(motion, beats, ~known))>most: best,most = motion,found
         yield best
 
 # %% ../nbs/612_infilling.ipynb #cc91cba9
@@ -448,7 +448,7 @@ def infill_span(
     for i in np.flatnonzero(given&keyframe_mask(known)[frames]): matrices[i],trans[i] = axis_angle_to_matrix(target.poses[frames[i]]),target.trans[frames[i]] # A keyframe is given as it is
     yaw,kept = headings(matrices[:, 0]),[joint for joint in options.fixed_joints if joint<22]
     places,yaws = path_constraints(trans, yaw, given|(0 in kept), times, options.path)
-    style = style_index(model, style_row(model, options.style, options.seed)[0])
+    style = style_index(model, styles_per_window(model, options.style, options.seed)[0])
     features = inpaint(model, encode(matrices, trans, times), given_features(given, kept), gap_conditions(model, music, grid, options.energy), places, yaws, style, seed, strength=options.strength)
     if not given.any() and not kept: times = snap_stops(features, times, grid[1])
     first,last = max(0, int(np.ceil(times[0]*target.fps-1e-6))),min(len(target)-1, int(times[-1]*target.fps+1e-6))
@@ -489,7 +489,7 @@ def gap_skating(
     return float(slides.sum()/max(1, down.sum()))
 
 # %% ../nbs/612_infilling.ipynb #790d729e
-def draw_span(
+def infill_best_of(
     model:MotionFlow,
     target:Motion, # With what is known in its place
     known:Bool[np.ndarray, "T"],
@@ -501,10 +501,10 @@ def draw_span(
     "Infill a span; anew where its stops miss the beats more than those of the dance do, or its feet slide in 3 % of their contacts"
     beats,best,reached = music.beats.step_times(),target,-np.inf
     free,legs_kept = ~known&(np.arange(len(known))>=span[0])&(np.arange(len(known))<=span[1]),set(joint_groups["legs"])<=set(options.fixed_joints)
-    wanted = gap_alignment(target, beats, known if known.mean()>.3 else ~known)-.03
+    wanted = gap_beat_align(target, beats, known if known.mean()>.3 else ~known)-.03
     for draw in range(draws):
         made = infill_span(model, target, known, music, options, span, (options.seed+draw*7919)%2**32)
-        aligned,slides = gap_alignment(made, beats, free),0. if legs_kept else max(0., gap_skating(made, free)-.03)
+        aligned,slides = gap_beat_align(made, beats, free),0. if legs_kept else max(0., gap_skating(made, free)-.03)
         if aligned>=wanted and not slides: return made
         if aligned-5*slides>reached: best,reached = made,aligned-5*slides
     return best
@@ -520,5 +520,5 @@ def infill(
     "Dance what is missing"
     check_edit(target, music)
     check_reachable(target, known)
-    for span in masked_spans(known): target = draw_span(model, target, known, music, options, span)
+    for span in masked_spans(known): target = infill_best_of(model, target, known, music, options, span)
     return target

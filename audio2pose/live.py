@@ -21,7 +21,7 @@ from torch import Tensor
 from .beats import activations, decode as decode_beats
 from .core import FPS, SR, InputError
 from .infilling import postprocess_steps
-from .generate import style_row
+from .generate import styles_per_window
 from .models.motion_features import FEATURES, decode, encode, headings
 from .models.motion_flow import MotionFlow, condition, style_index
 from .models.motion_flow_sampling import one_thread, standard_energy
@@ -88,7 +88,7 @@ class LiveDancer:
         self.style,self.energy,self.windows = style,energy,0
         self.start,self.poses,self.trans,self.committed = 0,np.zeros((0, 24, 3)),np.zeros((0, 3)),0 # First grid frame that is kept, what is kept, and how many of them stand
         self.work,self.done,self.pieces = None,0,0 # The next stretch, how many of its pieces are done, and how many it has
-        style_row(self.model, style, seed), standard_energy(self.model, None, energy)
+        styles_per_window(self.model, style, seed), standard_energy(self.model, None, energy)
 
 # %% ../nbs/614_live.ipynb #25f7c716
 def window_conditions(
@@ -122,7 +122,7 @@ def sample_window(self:LiveDancer,
     "The network dances on"
     values,given = self.context_window(before)
     told = torch.from_numpy(self.window_conditions(start))[None]
-    row = style_row(self.model, self.style, self.seed)
+    row = styles_per_window(self.model, self.style, self.seed)
     style = torch.tensor([style_index(self.model, row[self.windows//2%len(row)])])
     yield from self.model.sample_steps(torch.randn(values.shape, generator=self.rng), told, style, values, given, steps=8, paired=True)
 

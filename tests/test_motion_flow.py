@@ -7,7 +7,7 @@ from audio2pose.core import InputError
 from audio2pose.data.choreography import choreograph
 from audio2pose.models.motion_features import FEATURES, clip_of, headings, motion_beats
 from audio2pose.models.motion_flow import MotionFlow, MotionFlowConfig, condition
-from audio2pose.models.motion_flow_sampling import blocks, dance_beats, dance_to_beats, limit_rotations, to_motion
+from audio2pose.models.motion_flow_sampling import dance_beats, dance_to_beats, limit_rotations, sample_blocks, to_motion
 from audio2pose.models.motion_flow_training import Windows, fit, flow_loss, given_mask, joint_features
 from audio2pose.metrics.beat import beat_align
 from audio2pose.motion import Motion
@@ -98,8 +98,8 @@ def test_same_seed_same_dance(trained):
 def test_blocks_are_a_stream(trained):
     "The beginning of a long dance is the beginning of a short one"
     told = condition(np.arange(40*16)/16, .5, np.zeros(40*16))
-    short = next(blocks(trained, told[:128], ["HO"], seed=2, steps=3))
-    np.testing.assert_array_equal(short, next(blocks(trained, told, ["HO"], seed=2, steps=3)))
+    short = next(sample_blocks(trained, told[:128], ["HO"], seed=2, steps=3))
+    np.testing.assert_array_equal(short, next(sample_blocks(trained, told, ["HO"], seed=2, steps=3)))
 
 
 def test_stop_and_resume(clips, tmp_path):

@@ -170,7 +170,7 @@ def flow_generator(
     "A dance by MotionFlow, if it can do what is asked"
     from audio2pose import generate
     from audio2pose.models.motion_flow_sampling import standard_energy
-    generate.style_row(dancer, style, seed), standard_energy(dancer, None, energy)
+    generate.styles_per_window(dancer, style, seed), standard_energy(dancer, None, energy)
     past = generate.check_seed_motion(seed_motion)
     return lambda features,steps: generate.generate_flow_dance(dancer, features, seed, style, energy, steps, past)
 

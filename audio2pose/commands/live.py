@@ -252,11 +252,11 @@ def control(self:LiveServer,
     change:dict, # style (one that was taught, or nothing), energy (0.25 to 4), or both
 ):
     "Change style or energy while it runs"
-    from audio2pose.generate import style_row
+    from audio2pose.generate import styles_per_window
     from audio2pose.models.motion_flow_sampling import standard_energy
     dancer = self.stream.dancer
     style,energy = change.get("style", dancer.style),float(change.get("energy", self.stream.base))
-    style_row(dancer.model, style, dancer.seed), standard_energy(dancer.model, None, energy)
+    styles_per_window(dancer.model, style, dancer.seed), standard_energy(dancer.model, None, energy)
     dancer.style,self.stream.base = style,energy
 
 LiveServer.control = control

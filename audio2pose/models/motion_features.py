@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JOINTS', 'FEATURES', 'feature_groups', 'feet', 'headings', 'vertical_rotations', 'foot_contacts', 'encode', 'decode',
-           'generations', 'matmul3', 'local_positions', 'extended_beats', 'grid_times', 'at_times', 'motion_energy',
+           'joints_by_depth', 'matmul3', 'local_positions', 'extended_beats', 'grid_times', 'at_times', 'motion_energy',
            'Clip', 'known_features', 'clip_of', 'stop_envelope', 'motion_beats']
 
 # %% ../../nbs/416_models.motion_features.ipynb #2fd15569
@@ -102,7 +102,7 @@ def decode(
     return matrices, place
 
 # %% ../../nbs/416_models.motion_features.ipynb #45db5b9f
-def generations()->list[list[int]]: # Joints at depth 1, 2, … of the tree
+def joints_by_depth()->list[list[int]]: # Joints at depth 1, 2, … of the tree
     "The joints without hands, by their depth in the skeleton"
     depth = [0]
     for joint in range(1, JOINTS): depth.append(depth[SMPL_24.parents[joint]]+1)
@@ -129,7 +129,7 @@ def local_positions(
     turned,place = [None]*JOINTS,[None]*JOINTS
     turned[0],place[0] = local[..., 0, :, :],F.pad(height[..., None], (1, 1))
     offsets = torch.as_tensor(SMPL_24.offsets, dtype=rotations.dtype, device=rotations.device)[..., None]
-    for joints in generations():
+    for joints in joints_by_depth():
         above = torch.stack([turned[SMPL_24.parents[joint]] for joint in joints], -3)
         ends = matmul3(above, offsets[joints].expand(*above.shape[:-1], 1))[..., 0]
         below = matmul3(above, local[..., joints, :, :])
