@@ -20,12 +20,12 @@ from torch import Tensor
 
 from .beats import activations, decode as decode_beats
 from .core import FPS, SR, InputError
-from .infilling import postprocess_steps
 from .generate import styles_per_window
 from .models.motion_features import FEATURES, decode, encode, headings
 from .models.motion_flow import MotionFlow, condition, style_index
 from .models.motion_flow_sampling import one_thread, standard_energy
 from .motion import Motion
+from .postprocessing import postprocess_steps
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
 # %% ../nbs/614_live.ipynb #8fdc426b
