@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastcore.docments import docments
 from sphinx import addnodes
+from sphinx.domains.python import PythonDomain
 
 NBS = Path(__file__).parents[1]
 PACKAGE = NBS.parent/"audio2pose"
@@ -145,16 +146,66 @@ def title_trees(env):
     return trees
 
 
-def copy_titles_only(app, page, template, context, doctree):
-    "For a sidebar of titles, Sphinx copies the sections of all pages for every page: two thirds of the time of a build"
-    toctree,env = context.get("toctree"),app.env
+sidebars = {} # Folder → the sidebar of its pages, with none of them marked
+
+
+def share_sidebar(app, page, template, context, doctree):
+    "Pages of a folder differ in what is marked; to render and parse the whole list for each of them is half the time of writing, and to copy all sections for it, as Sphinx does, more than that"
+    toctree,env,(folder,_,name) = context.get("toctree"),app.env,page.rpartition("/")
     if toctree is None: return
     def of_titles(**options):
-        whole = env.tocs
-        if options.get("titles_only"): env.tocs = title_trees(env)
-        try: return toctree(**options)
-        finally: env.tocs = whole
+        if not options.get("titles_only"): return toctree(**options)
+        if folder not in sidebars:
+            whole,env.tocs = env.tocs,title_trees(env)
+            try: sidebars[folder] = without_marks(toctree(**options), f"{name}.html")
+            finally: env.tocs = whole
+        return sidebars[folder]
     context["toctree"] = of_titles
+
+
+def without_marks(tree, uri):
+    "The contents as a page sees them that is not among them"
+    tree = tree.replace('class="current reference internal" href="#"', f'class="reference internal" href="{uri}"')
+    return re.sub(r'(<li class="toctree-l\d) current', r"\1", tree.replace('<ul class="current">', "<ul>"))
+
+
+def mark_page(app, page, template, context, doctree):
+    "In the sidebar: the entry of a page, and the lists and entries around it"
+    before,link,after = context.get("furo_navigation_tree", "").partition(f'<a class="reference internal" href="{page.rpartition("/")[2]}.html"')
+    if not link: return
+    around = []
+    for tag in re.finditer(r"<(/?)(?:ul|li)\b[^>]*>", before):
+        if tag[1]: around.pop()
+        else: around.append(tag)
+    after = (after if "has-children" not in around[-1][0] else after.replace('" class="toctree-checkbox"', '" checked="" class="toctree-checkbox"', 1))
+    for tag in reversed(around): # An entry's checkbox stands behind its own link
+        inside = before[tag.end():]
+        if tag is not around[-1] and "has-children" in tag[0]: inside = inside.replace('" class="toctree-checkbox"', '" checked="" class="toctree-checkbox"', 1)
+        marked = '<ul class="current">' if tag[0]=="<ul>" else re.sub(r"toctree-l\d", r"\g<0> current", tag[0])
+        if tag is around[-1]: marked = marked.replace('">', ' current-page">')
+        before = before[:tag.start()]+marked+inside
+    context["furo_navigation_tree"] = before+'<a class="current reference internal" href="#"'+after
+
+
+# ---- links
+
+@lru_cache(1)
+def namesakes(env, count):
+    "Objects by the last part of their names"
+    found = {}
+    for name,entry in env.domaindata["py"]["objects"].items(): found.setdefault(name.rpartition(".")[2], {})[name] = entry
+    return found
+
+
+def find_among_namesakes(domain, env, modname, classname, name, *more, search=PythonDomain.find_obj):
+    "As Sphinx does, which looks through all objects for each type of a signature"
+    whole = domain.data["objects"]
+    domain.data["objects"] = namesakes(env, len(whole)).get(name.removesuffix("()").rpartition(".")[2], {})
+    try: return search(domain, env, modname, classname, name, *more)
+    finally: domain.data["objects"] = whole
+
+
+PythonDomain.find_obj = find_among_namesakes
 
 
 def setup(app):
@@ -163,4 +214,5 @@ def setup(app):
     app.connect("builder-inited", make_dance)
     app.connect("autodoc-process-docstring", add_parameters)
     app.connect("autodoc-process-signature", drop_option_objects)
-    app.connect("html-page-context", copy_titles_only, priority=400) # Before furo
+    app.connect("html-page-context", share_sidebar, priority=400) # Before furo
+    app.connect("html-page-context", mark_page, priority=600) # After it
