@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEM_CHANNELS', 'BEAT_BIAS', 'TARGET_HALF_WIDTH', 'BEAT_WEIGHT', 'DOWNBEAT_WEIGHT', 'MAX_STRETCH', 'MAX_SHIFT',
-           'EMA_DECAY', 'WARM_UP', 'COOL_DOWN', 'DilatedBlock', 'BeatNetwork', 'targets', 'beat_loss',
+           'EMA_DECAY', 'WARM_UP', 'COOL_DOWN', 'convolve', 'DilatedBlock', 'BeatNetwork', 'targets', 'beat_loss',
            'augment_spectrogram', 'crop', 'learning_rate', 'draw', 'train_step', 'BeatCheckpoint', 'resume', 'train',
            'save']
 
@@ -25,6 +25,14 @@ from ..core import FPS, InputError, atomic
 from ..documents import disk_errors, validated
 from .weights import load_optimiser, load_strict
 
+# %% ../../nbs/425_models.beat_network.ipynb #c7d01a52
+def convolve(
+    layer:nn.Conv1d,
+    x:Float[Tensor, "B C 1 T"], # Channels last in memory
+)->Float[Tensor, "B D 1 T"]:
+    "A convolution over time"
+    return F.conv2d(x, layer.weight[:,:,None], layer.bias, padding=(0, layer.padding[0]), dilation=(1, layer.dilation[0]))
+
 # %% ../../nbs/425_models.beat_network.ipynb #87c1e056
 class DilatedBlock(nn.Module):
     "Two dilated convolutions side by side, mixed and added to the input (Böck and Davies, 2020)"
@@ -37,8 +45,8 @@ class DilatedBlock(nn.Module):
         self.far = nn.Conv1d(width, width, 5, padding=4*dilation, dilation=2*dilation)
         self.mix = nn.Conv1d(2*width, width, 1)
 
-    def forward(self, x:Float[Tensor, "B D T"])->Float[Tensor, "B D T"]:
-        return x+self.mix(F.elu(torch.cat([self.near(x), self.far(x)], 1)))
+    def forward(self, x:Float[Tensor, "B D 1 T"])->Float[Tensor, "B D 1 T"]:
+        return x+convolve(self.mix, F.elu(torch.cat([convolve(self.near, x), convolve(self.far, x)], 1)))
 
 # %% ../../nbs/425_models.beat_network.ipynb #dadb972f
 STEM_CHANNELS = 32 # Channels of the first convolution
@@ -50,7 +58,7 @@ BEAT_BIAS = -2.5 # Logit of a beat before training
 class BeatNetwork(nn.Module):
     "Temporal convolutional network for beats and downbeats (Davies and Böck, 2019)"
     def __init__(self,
-        width:int=32, # Channels
+        width:int=48, # Channels
         layers:int=9, # Residual blocks; their dilation doubles
         dropout:float=.1, # Before each block
     ):
@@ -65,9 +73,10 @@ class BeatNetwork(nn.Module):
     def forward(self,
         x:Float[Tensor, "B T 80"], # From `beats.log_mel`
     )->Float[Tensor, "B 2 T"]: # Logits of a beat, and of a downbeat if there is a beat
-        h = F.elu(self.conv2(F.elu(self.conv1(x.mT-1))))
+        h = (x.mT-1)[:,:,None].contiguous(memory_format=torch.channels_last)
+        h = F.elu(convolve(self.conv2, F.elu(convolve(self.conv1, h))))
         for block in self.blocks: h = block(self.dropout(h))
-        return self.head(F.elu(h))
+        return convolve(self.head, F.elu(h))[:,:,0]
 
 # %% ../../nbs/425_models.beat_network.ipynb #1cae5ace
 TARGET_HALF_WIDTH = 1.75 # Half the width of a beat's target, frames
