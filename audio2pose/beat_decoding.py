@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DBN_FPS', 'TEMPI', 'TRANSITION_LAMBDA', 'OBSERVATION_LAMBDA', 'REST_SCORE', 'START_PENALTY', 'ACTIVATION_THRESHOLD',
-           'ACTIVATION_LEAD', 'METRES', 'METRE_CHANGE_PENALTY', 'INCOMPLETE_BAR_PENALTY', 'DOWNBEAT_START', 'EVIDENCE',
-           'beat_lengths', 'tempo_transitions', 'observation_scores', 'viterbi', 'viterbi_path', 'drop_weak_beats',
-           'interpolate_peaks', 'bar_transitions', 'bar_positions']
+           'METRES', 'METRE_CHANGE_PENALTY', 'INCOMPLETE_BAR_PENALTY', 'DOWNBEAT_START', 'EVIDENCE', 'beat_lengths',
+           'tempo_transitions', 'observation_scores', 'viterbi', 'viterbi_path', 'drop_weak_beats', 'interpolate_peaks',
+           'bar_transitions', 'bar_positions']
 
 # %% ../nbs/048_beat_decoding.ipynb #0c319cca
 import numpy as np
@@ -124,9 +124,6 @@ def drop_weak_beats(
             keep[i] &= not alone
     return path[keep]
 
-# %% ../nbs/048_beat_decoding.ipynb #ee951d29
-ACTIVATION_LEAD = .004 # How much earlier than the sound the activation peaks, s
-
 # %% ../nbs/048_beat_decoding.ipynb #7ea854cd
 def interpolate_peaks(
     path:Int[np.ndarray, "M 2"], # From `viterbi_path`
@@ -143,7 +140,7 @@ def interpolate_peaks(
             left,height,right = probability[top-1:top+2]
             curve = left-2*height+right
             if curve<0: middle = top+np.clip(.5*(left-right)/curve, -.5, .5)
-        times.append(max(0., middle/FPS+ACTIVATION_LEAD))
+        times.append(max(0., middle/FPS))
     return np.maximum.accumulate(np.array(times, float))
 
 # %% ../nbs/048_beat_decoding.ipynb #8a921b6a
