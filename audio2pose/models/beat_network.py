@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEM_CHANNELS', 'BEAT_BIAS', 'TARGET_HALF_WIDTH', 'BEAT_WEIGHT', 'DOWNBEAT_WEIGHT', 'MAX_STRETCH', 'MAX_SHIFT',
-           'EMA_DECAY', 'WARM_UP', 'COOL_DOWN', 'convolve', 'DilatedBlock', 'BeatNetwork', 'targets', 'beat_loss',
-           'augment_spectrogram', 'crop', 'learning_rate', 'draw', 'train_step', 'BeatCheckpoint', 'resume', 'train',
-           'save']
+           'EMA_DECAY', 'WARM_UP', 'COOL_DOWN', 'conv1d_channels_last', 'DilatedBlock', 'BeatNetwork', 'targets',
+           'beat_loss', 'augment_spectrogram', 'crop', 'learning_rate', 'draw', 'train_step', 'BeatCheckpoint',
+           'resume', 'train', 'save']
 
 # %% ../../nbs/425_models.beat_network.ipynb #fdbdc14f
 import os
@@ -26,11 +26,11 @@ from ..documents import disk_errors, validated
 from .weights import load_optimiser, load_strict
 
 # %% ../../nbs/425_models.beat_network.ipynb #c7d01a52
-def convolve(
+def conv1d_channels_last(
     layer:nn.Conv1d,
     x:Float[Tensor, "B C 1 T"], # Channels last in memory
 )->Float[Tensor, "B D 1 T"]:
-    "A convolution over time"
+    "What `layer` gives, computed as a convolution over an image of one row"
     return F.conv2d(x, layer.weight[:,:,None], layer.bias, padding=(0, layer.padding[0]), dilation=(1, layer.dilation[0]))
 
 # %% ../../nbs/425_models.beat_network.ipynb #87c1e056
@@ -46,7 +46,7 @@ class DilatedBlock(nn.Module):
         self.mix = nn.Conv1d(2*width, width, 1)
 
     def forward(self, x:Float[Tensor, "B D 1 T"])->Float[Tensor, "B D 1 T"]:
-        return x+convolve(self.mix, F.elu(torch.cat([convolve(self.near, x), convolve(self.far, x)], 1)))
+        return x+conv1d_channels_last(self.mix, F.elu(torch.cat([conv1d_channels_last(self.near, x), conv1d_channels_last(self.far, x)], 1)))
 
 # %% ../../nbs/425_models.beat_network.ipynb #dadb972f
 STEM_CHANNELS = 32 # Channels of the first convolution
@@ -74,9 +74,9 @@ class BeatNetwork(nn.Module):
         x:Float[Tensor, "B T 80"], # From `beats.log_mel`
     )->Float[Tensor, "B 2 T"]: # Logits of a beat, and of a downbeat if there is a beat
         h = (x.mT-1)[:,:,None].contiguous(memory_format=torch.channels_last)
-        h = F.elu(convolve(self.conv2, F.elu(convolve(self.conv1, h))))
+        h = F.elu(conv1d_channels_last(self.conv2, F.elu(conv1d_channels_last(self.conv1, h))))
         for block in self.blocks: h = block(self.dropout(h))
-        return convolve(self.head, F.elu(h))[:,:,0]
+        return conv1d_channels_last(self.head, F.elu(h))[:,:,0]
 
 # %% ../../nbs/425_models.beat_network.ipynb #1cae5ace
 TARGET_HALF_WIDTH = 1.75 # Half the width of a beat's target, frames
@@ -244,7 +244,7 @@ def train(
     if not songs: raise InputError("beat_network.train: there are no songs to train on; make some with the run notebook 9_beats.")
     torch.manual_seed(seed)
     network,losses = BeatNetwork(),[]
-    if initial: network.load_state_dict({name: torch.from_numpy(weight) for name,weight in initial.items()})
+    if initial: load_strict(network, {name: torch.from_numpy(weight) for name,weight in initial.items()}, "the initial network")
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(max(0, min(EMA_DECAY, 1-5/steps))))
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-3)
     parts = dict(network=network, average=average, optimiser=optimiser)
