@@ -343,8 +343,9 @@ def connect_ray(
     alone = "RAY_ADDRESS" not in os.environ and not ray.is_initialized()
     if not ray.is_initialized():
         with safe_path():
-            start_ray(num_cpus=resources.workers if alone else None, num_gpus=resources.gpus if alone else None, include_dashboard=False if alone else None,
-                      log_to_driver=False, logging_level="ERROR")
+            ours = dict(num_cpus=resources.workers, num_gpus=resources.gpus, include_dashboard=False,
+                        _system_config=dict(prestart_worker_first_driver=False)) # Those have no environment of their own, and would never be used
+            start_ray(**ours if alone else {}, log_to_driver=False, logging_level="ERROR")
     return ray, alone
 
 # %% ../../nbs/150_engine.workers.ipynb #e0c318ef
@@ -354,6 +355,7 @@ def on_ray(
     resources:Resources,
 )->Iterator[Outcome]:
     "On the machines of a Ray cluster"
+    if not waiting.jobs: return # A cluster takes a while to start
     ray,alone = connect_ray(resources)
     environment = dict(env_vars=worker_environment(0, replace(resources, gpus=0)) | dict(PYTHONSAFEPATH="1"))
     remote = ray.remote(RayWorker).options(num_cpus=1, num_gpus=resources.gpus/resources.workers, max_restarts=0, runtime_env=environment)
