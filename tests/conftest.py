@@ -19,6 +19,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE/"startup"), *filter(None, [
 sys.dont_write_bytecode = False # Hundreds of child processes import the same modules, compiled once
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("RAY_worker_niceness", "0") # Not 15: its workers would wait until all other tests have ended
 
 if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # As in the background of a shell script; children would be deaf to Ctrl-C
 
