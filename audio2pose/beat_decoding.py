@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DBN_FPS', 'TEMPI', 'TRANSITION_LAMBDA', 'OBSERVATION_LAMBDA', 'REST_SCORE', 'START_PENALTY', 'ACTIVATION_THRESHOLD',
            'METRES', 'METRE_CHANGE_PENALTY', 'INCOMPLETE_BAR_PENALTY', 'DOWNBEAT_START', 'EVIDENCE', 'beat_lengths',
-           'tempo_transitions', 'observation_scores', 'viterbi', 'viterbi_path', 'drop_weak_beats', 'interpolate_peaks',
-           'bar_transitions', 'bar_positions']
+           'tempo_transitions', 'observation_scores', 'viterbi', 'viterbi_path', 'drop_weak_beats', 'pulse_confidence',
+           'interpolate_peaks', 'bar_transitions', 'bar_positions']
 
 # %% ../nbs/048_beat_decoding.ipynb #0c319cca
 import numpy as np
@@ -52,14 +52,15 @@ def observation_scores(
     "Log likelihood of the activations under each possible beat, and under rest"
     lengths = beat_lengths()
     padded = np.clip(np.pad(probability, (0, lengths[-1])), .003, .97)
-    inside = np.concatenate([[0], np.cumsum(np.log(padded))])
-    between = np.concatenate([[0], np.cumsum(np.log((1-padded)/(OBSERVATION_LAMBDA-1)))])
+    inside,between = (np.concatenate([[0], np.cumsum(log)]) for log in (np.log(padded), np.log((1-padded)/(OBSERVATION_LAMBDA-1))))
+    odds,turn = inside-between,lengths/OBSERVATION_LAMBDA
+    whole,part = turn.astype(int),turn%1
     score = np.empty((len(inside), len(lengths)))
     for first in range(0, len(inside), block):
         ends = np.arange(first, min(first+block, len(inside)))[:,None]
         starts = ends-lengths
-        turns = starts+np.maximum(2, np.round(lengths/OBSERVATION_LAMBDA).astype(int))
-        score[first:first+block] = np.where(starts<0, -np.inf, inside[turns]-inside[starts]+between[ends]-between[turns])
+        beat = (1-part)*odds[starts+whole]+part*odds[starts+whole+1]-odds[starts]
+        score[first:first+block] = np.where(starts<0, -np.inf, beat+between[ends]-between[starts])
     return score, between-REST_SCORE*np.arange(len(between))
 
 # %% ../nbs/048_beat_decoding.ipynb #d4431823
@@ -124,6 +125,17 @@ def drop_weak_beats(
             keep[i] &= not alone
     return path[keep]
 
+# %% ../nbs/048_beat_decoding.ipynb #a7d3b915
+def pulse_confidence(
+    path:Int[np.ndarray, "M 2"], # From `viterbi_path`, two beats or more
+    probability:Float[np.ndarray, "n"], # Of a beat, 120 per second
+)->float: # At most 2
+    "Mean activation at the beats, plus the share of all activation that they hold, minus the deviation of log tempo from beat to beat"
+    beats = [probability[max(0, start-3):start+length//8+3] for start,length in path]
+    height = np.mean([beat.max() for beat in beats])
+    share = sum(beat.sum() for beat in beats)/max(1e-9, probability.sum())
+    return float(height+share-np.diff(np.log(path[:,1])).std())
+
 # %% ../nbs/048_beat_decoding.ipynb #7ea854cd
 def interpolate_peaks(
     path:Int[np.ndarray, "M 2"], # From `viterbi_path`
@@ -132,7 +144,7 @@ def interpolate_peaks(
     "Times of the beats, at the interpolated peaks of the activation beside them"
     times = []
     for start,length in path:
-        middle = (start+max(2, round(length/OBSERVATION_LAMBDA))/2-.5)*FPS/DBN_FPS
+        middle = (start+length/OBSERVATION_LAMBDA/2-.5)*FPS/DBN_FPS
         reach = 1+length*FPS/DBN_FPS/OBSERVATION_LAMBDA
         near = np.arange(max(1, int(np.ceil(middle-reach))), min(len(probability)-1, int(middle+reach)+1))
         if len(near) and probability[near].max()>.05:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from .audio import WINDOW, beats as librosa_beats, check_audio, import_librosa, stft_blocks
 from .audio_decoding import resample
-from .beat_decoding import DBN_FPS, bar_positions, drop_weak_beats, interpolate_peaks, viterbi_path
+from .beat_decoding import DBN_FPS, bar_positions, drop_weak_beats, interpolate_peaks, pulse_confidence, viterbi_path
 from .core import FPS, SR, InputError, asset, atomic, require
 from .documents import read_document
 
@@ -145,7 +145,7 @@ class Beats:
     def __repr__(self): return f"Beats({len(self.times)} beats, {len(self.downbeats)} downbeats, {self.bpm:.1f} bpm, {self.beats_per_bar} in a bar, {self.source})"
 
 # %% ../nbs/050_beats.ipynb #f61c5379
-CONFIDENCE_THRESHOLD = .52 # Least mean activation at the beats of a song
+CONFIDENCE_THRESHOLD = .84 # Least `pulse_confidence` of a song
 
 # %% ../nbs/050_beats.ipynb #36d2e64e
 def decode(
@@ -155,10 +155,9 @@ def decode(
     at = np.arange(2*len(probability)-1)*FPS/DBN_FPS
     pulse = np.interp(at, np.arange(len(probability)), probability[:,0])
     path = drop_weak_beats(viterbi_path(pulse), pulse)
-    peaks = [pulse[start:start+max(3, length//8)].max() for start,length in path]
-    if len(path)<4 or np.mean(peaks)<CONFIDENCE_THRESHOLD: return Beats(np.zeros(0), np.zeros(0))
+    if len(path)<4 or pulse_confidence(path, pulse)<CONFIDENCE_THRESHOLD: return Beats(np.zeros(0), np.zeros(0))
     times = interpolate_peaks(path, probability[:,0])
-    gap = np.concatenate([[False], np.diff(path[:,0])>path[:-1,1]])
+    gap = np.concatenate([[False], np.diff(path[:,0])>1.5*path[:-1,1]])
     frames = np.clip(np.round(times*FPS).astype(int), 0, len(probability)-1)
     positions = bar_positions(probability[frames, 1], gap)
     return Beats(times, times[positions==1])
