@@ -70,30 +70,36 @@ def test_real_songs(fact, shared, name, seed):
     check(numbers)
 
 
-def test_the_demo_track(fact):
+@pytest.fixture(scope="module")
+def demo_features():
     song = demo_track()
-    features = audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
-    numbers = measure(features, generate_dance(fact, features))
+    return audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
+
+
+@pytest.fixture(scope="module")
+def long_dance(fact, demo_features):
+    "To the demo track, twice over"
+    return generate_dance(fact, np.concatenate([demo_features]*2))
+
+
+def test_the_demo_track(fact, demo_features):
+    numbers = measure(demo_features, generate_dance(fact, demo_features))
     print("\ndemo:", ", ".join(f"{key} {value:.3f}" for key,value in numbers.items()))
     assert numbers["margin"]>=.08 and not numbers["exploded"] and numbers["skating"]<.05 and numbers["depth"]<=.03
 
 
-def test_no_self_repeating_loop(fact):
+def test_no_self_repeating_loop(long_dance):
     "No stretch of 8 s of a dance comes again within 3 degrees"
-    song = demo_track()
-    features = audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
-    poses = generate_dance(fact, np.concatenate([features]*2)).poses.reshape(-1, 72)
+    poses = long_dance.poses.reshape(-1, 72)
     window = 480
     for lag in range(window, len(poses)-window, 15):
         apart = np.abs(poses[lag:]-poses[:-lag]).max(1)
         assert np.convolve(apart>np.radians(3), np.ones(window), "valid").min()>.2*window, f"the dance repeats after {lag/60:.1f} s"
 
 
-def test_phrases_differ(fact):
+def test_phrases_differ(long_dance):
     "Stretches of 8 s are about different places: mean poses are further apart than those of a dance that goes round in one movement (5 cm)"
-    song = demo_track()
-    features = audio.features(song.y, song.sr, frames=audio.motion_frame_count(song.y, song.sr))
-    positions = generate_dance(fact, np.concatenate([features]*2)).positions()
+    positions = long_dance.positions()
     body = positions-positions[:, :1]
     means = np.stack([body[start:start+480].mean(0) for start in range(0, len(body)-479, 480)])
     apart = np.linalg.norm(means[:, None]-means[None], axis=-1).mean(-1)[np.triu_indices(len(means), 1)].mean()

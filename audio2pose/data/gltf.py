@@ -77,13 +77,14 @@ def gltf_nodes(
 )->tuple[list[int], dict[int, int]]: # Nodes, parents first; node → parent
     "The tree of nodes"
     parents = {child: k for k,node in enumerate(gltf.nodes) for child in node.children or []}
-    def depth(node):
-        steps = 0
-        while node in parents:
-            node,steps = parents[node],steps+1
-            if steps>len(gltf.nodes): raise InputError("its nodes go in a circle; export it again")
-        return steps
-    return sorted(range(len(gltf.nodes)), key=depth),parents
+    children,order = {},[]
+    for node in range(len(gltf.nodes)): children.setdefault(parents.get(node), []).append(node)
+    level = children.get(None, []) # Roots
+    while level:
+        order += level
+        level = sorted(child for node in level for child in children.get(node, []))
+    if len(order)<len(gltf.nodes): raise InputError("its nodes go in a circle; export it again")
+    return order,parents
 
 # %% ../../nbs/212_data.gltf.ipynb #8943f851
 MAX_PARTS = 50_000 # Of a glTF file
