@@ -255,6 +255,7 @@ def sinusoidal_positions(
 # %% ../../nbs/410_models.fact.ipynb #4cb64c65
 def reset_parameters(self:FACT):
     "Initialise as the released code does"
+    if self.head.weight.is_meta: return # Nothing to fill, and PyTorch would load its compiler, 1.3 s, to find out the shapes
     for module in self.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..core import InputError, asset, atomic
 from ..documents import disk_errors, parse_json
 from .motion_features import FEATURES, Clip
-from .weights import check_state_dict, load_strict, load_state_dict
+from .weights import check_state_dict, load_strict, load_state_dict, on_meta
 
 # %% ../../nbs/420_models.motion_flow.ipynb #f9710475
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def from_pretrained(cls:type[MotionFlow],
     weights = path/"model.safetensors" if path.is_dir() else path
     if not weights.is_file(): raise InputError(f"{path}: no model.safetensors there; save a model there with model.save_pretrained")
     config,state = config_of(weights),load_state_dict(weights)
-    with torch.device("meta"): check_state_dict(cls(config), state, str(weights)) # Before memory is taken
+    with on_meta(): check_state_dict(cls(config), state, str(weights)) # Before memory is taken
     model = cls(config)
     return load_strict(model, {name: tensor.float() for name,tensor in state.items()}, str(weights)).eval()
 

@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['state_dict_keys', 'ema_keys', 'MAX_WEIGHT', 'optimizer_moments', 'numpy_globals', 'read_checkpoint', 'Contents',
            'without_prefixes', 'contents', 'load_contents', 'load_state_dict', 'rename_keys', 'mismatches',
-           'check_state_dict', 'load_strict', 'load_optimiser']
+           'check_state_dict', 'SkipNormal', 'on_meta', 'load_strict', 'load_optimiser']
 
 # %% ../../nbs/400_models.weights.ipynb #035f20f1
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..core import InputError, file_sha256
 
@@ -150,6 +153,18 @@ def check_state_dict(
     if not found: return
     parts = [f"{len(names)} {kind}: {', '.join(names[:3])}{', …' if len(names)>3 else ''}" for kind,names in found.items()]
     raise InputError(f"{where}: these weights do not fit {type(module).__name__} ({'; '.join(parts)}). Are they from another model or configuration?")
+
+# %% ../../nbs/400_models.weights.ipynb #b41c5e28
+class SkipNormal(TorchFunctionMode):
+    "Leaves alone what `torch.nn.init.normal_` would fill"
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is nn.init.normal_: return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs or {})
+
+@contextmanager
+def on_meta()->Iterator[None]:
+    "Modules made meanwhile are names and shapes, without memory"
+    with torch.device("meta"), SkipNormal(): yield
 
 # %% ../../nbs/400_models.weights.ipynb #76276e38
 def load_strict(
