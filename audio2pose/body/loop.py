@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from .retarget import slerp
 from ..core import InputError
 from ..motion import Motion
-from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from ..rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp
 
 # %% ../../nbs/142_body.loop.ipynb #1b82c6c2
 def heading(

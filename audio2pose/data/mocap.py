@@ -17,13 +17,13 @@ from scipy.ndimage import binary_dilation, median_filter
 from scipy.signal import butter, filtfilt
 
 from ..body.capture import Capture, read_bvh
-from ..body.retarget import continuous_quaternions, from_quaternions, retarget, smooth_fast_rotations
+from ..body.retarget import retarget, smooth_fast_rotations
 from ..core import InputError, check_regular_file
 from .cmu import read_amc
 from .g1 import read_g1
 from .gltf import read_gltf
 from ..motion import Motion, formats
-from ..rotation import matrix_to_axis_angle
+from ..rotation import continuous_quaternions, matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
 from ..skeleton import SMPL_24
 
 # %% ../../nbs/216_data.mocap.ipynb #46e91084
@@ -52,7 +52,7 @@ def hampel(
     for joint in np.flatnonzero(bad.any(0)):
         gone = binary_dilation(bad[:,joint], iterations=2)
         if gone.all(): continue
-        kept = continuous_quaternions(from_quaternions(q[~gone][:,[joint]]))[:,0]
+        kept = continuous_quaternions(q[~gone,joint])
         q[gone,joint] = np.stack([np.interp(times[gone], times[~gone], axis) for axis in kept.T], 1)
     return q,int(bad.any(1).sum())
 
@@ -81,12 +81,12 @@ def filter_capture(
 )->tuple[Capture, int]: # And how many frames had outliers
     "A capture without outliers, trembling and pops"
     local,trans = local_parts(capture)
-    q,count = continuous_quaternions(local),0
+    q,count = continuous_quaternions(matrix_to_quaternion(local)),0
     width = round(.15*capture.fps)|1
     if by.outlier and len(capture)>2*width: q,count = hampel(q, width, by.outlier)
     if by.cutoff: q,trans = butterworth(q, capture.fps, by.cutoff),butterworth(trans, capture.fps, by.cutoff)
     if by.max_speed and len(capture)>2: q = smooth_fast_rotations(q, capture.fps, by.max_speed)
-    rotations,positions = from_quaternions(q),trans.copy()
+    rotations,positions = quaternion_to_matrix(q),trans.copy()
     for joint,parent in capture.skeleton.bones:
         rotations[:,joint] = rotations[:,parent]@rotations[:,joint]
         positions[:,joint] = positions[:,parent]+(rotations[:,parent]@trans[:,joint,:,None])[...,0]
@@ -102,7 +102,7 @@ def resample_capture(
     old = np.arange(len(capture))/capture.fps
     new = np.arange(int(old[-1]*fps+1e-6)+1)/fps
     take = lambda x: np.stack([np.interp(new, old, column) for column in x.reshape(len(x), -1).T], 1).reshape(len(new), *x.shape[1:])
-    return replace(capture, positions=take(capture.positions), rotations=from_quaternions(take(continuous_quaternions(capture.rotations))), fps=fps)
+    return replace(capture, positions=take(capture.positions), rotations=quaternion_to_matrix(take(continuous_quaternions(matrix_to_quaternion(capture.rotations)))), fps=fps)
 
 # %% ../../nbs/216_data.mocap.ipynb #8f652ad3
 def as_smpl(

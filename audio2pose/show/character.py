@@ -25,12 +25,12 @@ from scipy.spatial.transform import Rotation
 from ..body.footing import leg_length, on_floor
 from ..body.ik import rotation_between
 from ..body.capture import Capture, ancestors, identify_joints
-from ..body.retarget import continuous_quaternions, slerp, two_bone_ik
+from ..body.retarget import two_bone_ik
 from ..core import InputError, atomic, check_regular_file
 from ..data.gltf import check_gltf, gltf_buffer, gltf_nodes, node_matrix
 from ..documents import read_document
 from ..motion import Motion, forward_kinematics
-from ..rotation import axis_angle_to_matrix
+from ..rotation import axis_angle_to_matrix, continuous_quaternions, matrix_to_quaternion, slerp
 from .export import Buffer, check_export
 from .rigs import rig_names
 from ..skeleton import SMPL_24, Skeleton
@@ -445,7 +445,7 @@ def retarget_character(
     buffer = Buffer(gltf)
     buffer.data += gltf.binary_blob()+bytes(-len(gltf.binary_blob())%4)
     times = buffer.add((np.arange(len(motion))/motion.fps).astype(np.float32), "SCALAR", bounds=True)
-    tracks = [(character.joints["root"], "translation", hips.astype(np.float32)), *((k, "rotation", continuous_quaternions(turn[:,None])[:,0].astype(np.float32)) for k,turn in local.items())]
+    tracks = [(character.joints["root"], "translation", hips.astype(np.float32)), *((k, "rotation", continuous_quaternions(matrix_to_quaternion(turn)).astype(np.float32)) for k,turn in local.items())]
     animation = character_animation(character, buffer, times, tracks)
     gltf.animations = [animation, *(gltf.animations or [])]
     gltf.buffers = [Bytes(byteLength=len(buffer.data))]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['end_sites', 'bvh_scales', 'components', 'check_export', 'unwrap_degrees', 'continuous_euler', 'depth_first',
            'bvh_joint', 'without_axes', 'bvh', 'Buffer', 'srgb_to_linear', 'merged_weights', 'add_mesh', 'add_skeleton',
-           'continuous_quaternions', 'add_animation', 'add_bytes', 'gltf', 'vrma']
+           'rig_quaternions', 'add_animation', 'add_bytes', 'gltf', 'vrma']
 
 # %% ../../nbs/750_show.export.ipynb #28cd8565
 import os
@@ -20,7 +20,7 @@ from ..body.footing import on_floor
 from ..body.skin import Body, load_body
 from ..core import InputError, atomic
 from ..motion import Motion
-from ..rotation import in_blocks, matrix_to_axis_angle
+from ..rotation import continuous_quaternions, in_blocks, matrix_to_axis_angle, matrix_to_quaternion
 from .rigs import Rig, load_rig, rest_rotations, rig_body, rig_rotations
 from ..skeleton import SMPL_24
 
@@ -200,7 +200,7 @@ def add_skeleton(
 ):
     "Append the joints as the first nodes, at rest, and the skin that binds a mesh to them"
     from pygltflib import Node, Skin
-    rotations = Rotation.from_matrix(rest_rotations(rig)).as_quat()
+    rotations = matrix_to_quaternion(rest_rotations(rig))
     for joint,name in enumerate(rig.names):
         children = [child for child,parent in enumerate(rig.parents) if parent==joint]
         gltf.nodes.append(Node(name=name, translation=rig.local_offsets[joint].tolist(), rotation=rotations[joint].tolist(), children=children))
@@ -211,15 +211,12 @@ def add_skeleton(
     gltf.skins.append(Skin(joints=list(range(len(rig))), skeleton=0, inverseBindMatrices=buffer.add(bind.reshape(-1, 16).astype(np.float32), "MAT4")))
 
 # %% ../../nbs/750_show.export.ipynb #b8f2647b
-def continuous_quaternions(
-    poses:Float[np.ndarray, "T J 3"], # Axis-angles, rad
+def rig_quaternions(
+    rig:Rig,
+    motion:Motion,
 )->Float[np.ndarray, "T J 4"]: # x, y, z, w; float32
-    "Unit quaternions whose signs do not flip from frame to frame"
-    quaternions = Rotation.from_rotvec(poses.reshape(-1, 3)).as_quat().reshape(*poses.shape[:2], 4)
-    agree = (quaternions[1:]*quaternions[:-1]).sum(-1)>=0
-    signs = np.cumprod(np.where(agree, 1, -1), axis=0)
-    quaternions[1:] *= signs[..., None]
-    return quaternions.astype(np.float32)
+    "Rotations of a rig's joints against their parents, without flips of sign"
+    return continuous_quaternions(in_blocks(lambda poses: matrix_to_quaternion(rig_rotations(rig, poses)), motion.poses, 24)).astype(np.float32)
 
 # %% ../../nbs/750_show.export.ipynb #9f2b81d0
 def add_animation(
@@ -239,7 +236,7 @@ def add_animation(
         animation.samplers.append(AnimationSampler(input=times, output=values, interpolation="LINEAR"))
 
     track(0, "translation", buffer.add(motion.trans.astype(np.float32), "VEC3"))
-    quaternions = continuous_quaternions(in_blocks(lambda poses: matrix_to_axis_angle(rig_rotations(rig, poses)), motion.poses, 24))
+    quaternions = rig_quaternions(rig, motion)
     for joint in range(len(rig)): track(joint, "rotation", buffer.add(quaternions[:, joint], "VEC4"))
     gltf.animations.append(animation)
 

@@ -17,9 +17,8 @@ from ..body.footing import on_floor
 from ..body.skin import Body, load_body
 from ..core import atomic, require
 from ..motion import Motion
-from ..rotation import in_blocks, matrix_to_axis_angle
-from .export import check_export, continuous_quaternions, merged_weights, srgb_to_linear
-from .rigs import Rig, load_rig, rest_rotations, rig_body, rig_rotations
+from .export import check_export, merged_weights, rig_quaternions, srgb_to_linear
+from .rigs import Rig, load_rig, rest_rotations, rig_body
 
 # %% ../../nbs/751_show.usd.ipynb #ca14ed3b
 def joint_paths(
@@ -117,7 +116,7 @@ def add_animation(
     from pxr import UsdSkel, Vt
     animation = UsdSkel.Animation.Define(stage, path)
     animation.CreateJointsAttr(joint_paths(rig))
-    quaternions = continuous_quaternions(in_blocks(lambda poses: matrix_to_axis_angle(rig_rotations(rig, poses)), motion.poses, 24))
+    quaternions = rig_quaternions(rig, motion)
     translations = np.tile(rig.local_offsets.astype(np.float32), (len(motion), 1, 1))
     translations[:,0] = motion.trans
     turned,moved = animation.CreateRotationsAttr(),animation.CreateTranslationsAttr()
