@@ -31,7 +31,7 @@ from ..data.aist import GENRES
 from ..data.windows import AUDIO_FRAMES, Store, check_numbers, sample_indices, statistics
 from ..documents import disk_errors, parse_json, validated
 from .motion_flow import metadata_of
-from .weights import check_state_dict, load_optimiser, load_state_dict, load_strict
+from .weights import check_state_dict, load_optimiser, load_state_dict, load_strict, on_meta
 from ..motion_tensors import joint_positions
 
 # %% ../../nbs/482_models.baselines.ipynb #a971db84
@@ -213,7 +213,7 @@ def read_config(
             if isinstance(value, str): continue
             numbers = np.array(value, float)
             if numbers.size>100 or not ((numbers>=0)&(numbers<=(100 if name.endswith(("layers", "cells")) else MAX_SIZE))).all(): raise ValueError(name)
-        with torch.device("meta"): kind(config)
+        with on_meta(): kind(config)
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError): raise InputError(f"{where}: its configuration does not fit {kind.title}; was it saved by another version?") from None
     return config
 
@@ -227,7 +227,7 @@ def from_pretrained(cls:type[Baseline],
     told = metadata_of(weights)
     if told.get("model")!=cls.title: raise InputError(f"{weights}: these are the weights of {told.get('model', 'something else')}, not of {cls.title}")
     config,state = read_config(cls, told.get("config", ""), str(weights)),load_state_dict(weights)
-    with torch.device("meta"): check_state_dict(cls(config), state, str(weights)) # Before memory is taken
+    with on_meta(): check_state_dict(cls(config), state, str(weights)) # Before memory is taken
     return load_strict(cls(config), state, str(weights)).eval()
 
 Baseline.from_pretrained = classmethod(from_pretrained)
