@@ -6,7 +6,7 @@
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
            'check_regular_file', 'real_path', 'file_sha256', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once',
            'check_replaceable', 'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of', 'lock_folder',
-           'check_space', 'safe_path', 'seed_everything']
+           'check_space', 'environment', 'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import hashlib
@@ -242,16 +242,24 @@ def check_space(
     free = shutil.disk_usage(place).free
     if free<needed: raise error(f"{what} take {max(needed, 0)/1e9:.3g} GB, and {place} has {free/1e9:.3g} GB left; free some space, or choose another folder")
 
-# %% ../nbs/000_core.ipynb #ff7c944b
+# %% ../nbs/000_core.ipynb #2d61f7ac
 @contextmanager
-def safe_path()->Iterator[None]:
-    "Python processes started meanwhile do not import from the working folder while they start"
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+def environment(
+    **variables:str, # Name to value
+)->Iterator[None]:
+    "Environment variables for the processes that are started meanwhile"
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try: yield
     finally:
-        if before is None: os.environ.pop("PYTHONSAFEPATH", None)
-        else: os.environ["PYTHONSAFEPATH"] = before
+        for name,value in before.items():
+            if value is None: os.environ.pop(name, None)
+            else: os.environ[name] = value
+
+# %% ../nbs/000_core.ipynb #ff7c944b
+def safe_path(): # A context
+    "Python processes started meanwhile do not import from the working folder while they start"
+    return environment(PYTHONSAFEPATH="1")
 
 # %% ../nbs/000_core.ipynb #dbd05adb
 def seed_everything(

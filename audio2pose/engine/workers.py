@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import InputError, lock_folder, require, safe_path
+from ..core import InputError, environment, lock_folder, require, safe_path
 from .ledger import Job, Ledger, Outcome, Work, error_message, fingerprint, pending_jobs, versions
 
 # %% ../../nbs/150_engine.workers.ipynb #9418f010
@@ -342,10 +342,9 @@ def connect_ray(
     ray = require("ray", "ray")
     alone = "RAY_ADDRESS" not in os.environ and not ray.is_initialized()
     if not ray.is_initialized():
-        with safe_path():
-            ours = dict(num_cpus=resources.workers, num_gpus=resources.gpus, include_dashboard=False,
-                        _system_config=dict(prestart_worker_first_driver=False)) # Those have no environment of their own, and would never be used
-            start_ray(**ours if alone else {}, log_to_driver=False, logging_level="ERROR")
+        ours = dict(num_cpus=resources.workers, num_gpus=resources.gpus, include_dashboard=False) if alone else {}
+        with environment(PYTHONSAFEPATH="1", RAY_prestart_worker_first_driver="0"): # Workers ahead have another environment than ours, and would never be used
+            start_ray(**ours, log_to_driver=False, logging_level="ERROR")
     return ray, alone
 
 # %% ../../nbs/150_engine.workers.ipynb #e0c318ef
@@ -357,8 +356,8 @@ def on_ray(
     "On the machines of a Ray cluster"
     if not waiting.jobs: return # A cluster takes a while to start
     ray,alone = connect_ray(resources)
-    environment = dict(env_vars=worker_environment(0, replace(resources, gpus=0)) | dict(PYTHONSAFEPATH="1"))
-    remote = ray.remote(RayWorker).options(num_cpus=1, num_gpus=resources.gpus/resources.workers, max_restarts=0, runtime_env=environment)
+    runtime_env = dict(env_vars=worker_environment(0, replace(resources, gpus=0)) | dict(PYTHONSAFEPATH="1"))
+    remote = ray.remote(RayWorker).options(num_cpus=1, num_gpus=resources.gpus/resources.workers, max_restarts=0, runtime_env=runtime_env)
     running = {} # Stream of outcomes → (worker, its jobs)
     def send(worker):
         jobs = next_batch(waiting, resources)
