@@ -30,7 +30,7 @@ OBSERVATION_LAMBDA = 16 # A beat's first 1/16 is observed as a beat, the rest as
 REST_SCORE = -.03 # Log likelihood ratio of rest, per frame, against a frame between beats
 
 # %% ../nbs/048_beat_decoding.ipynb #e6984076
-START_PENALTY = 8. # Penalty for starting a pulse, nats
+START_PENALTY = 24. # Penalty for starting a pulse, nats
 
 # %% ../nbs/048_beat_decoding.ipynb #9549d836
 def beat_lengths()->Int[np.ndarray, "K"]: # Frames
@@ -129,12 +129,14 @@ def drop_weak_beats(
 def pulse_confidence(
     path:Int[np.ndarray, "M 2"], # From `viterbi_path`, two beats or more
     probability:Float[np.ndarray, "n"], # Of a beat, 120 per second
-)->float: # At most 2
-    "Mean activation at the beats, plus the share of all activation that they hold, minus the deviation of log tempo from beat to beat"
+    tolerance:float=.04, # Change of a beat's length against the last, relative
+)->float: # At most 1.5
+    "Mean activation at the beats, plus half the share of all activation that they hold, minus twice the share of beats of another length"
     beats = [probability[max(0, start-3):start+length//8+3] for start,length in path]
     height = np.mean([beat.max() for beat in beats])
     share = sum(beat.sum() for beat in beats)/max(1e-9, probability.sum())
-    return float(height+share-np.diff(np.log(path[:,1])).std())
+    unsteady = np.mean(np.abs(np.diff(np.log(path[:,1])))>tolerance)
+    return float(height+share/2-2*unsteady)
 
 # %% ../nbs/048_beat_decoding.ipynb #7ea854cd
 def interpolate_peaks(

@@ -145,7 +145,7 @@ class Beats:
     def __repr__(self): return f"Beats({len(self.times)} beats, {len(self.downbeats)} downbeats, {self.bpm:.1f} bpm, {self.beats_per_bar} in a bar, {self.source})"
 
 # %% ../nbs/050_beats.ipynb #f61c5379
-CONFIDENCE_THRESHOLD = .84 # Least `pulse_confidence` of a song
+CONFIDENCE_THRESHOLD = .6 # Least `pulse_confidence` of a song; halfway between noise and songs that the network was trained on
 
 # %% ../nbs/050_beats.ipynb #36d2e64e
 def decode(
