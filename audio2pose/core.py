@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
-           'check_regular_file', 'real_path', 'file_sha256', 'scratch_folder', 'is_abandoned', 'sweep', 'sweep_once',
-           'check_replaceable', 'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of', 'lock_folder',
-           'check_space', 'environment', 'safe_path', 'seed_everything']
+           'check_regular_file', 'real_path', 'file_sha256', 'scratch_folder', 'is_empty_file', 'is_abandoned', 'sweep',
+           'sweep_once', 'check_replaceable', 'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of',
+           'lock_folder', 'check_space', 'environment', 'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import hashlib
@@ -113,6 +113,13 @@ def scratch_folder(
         shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/000_core.ipynb #9d1fa939
+def is_empty_file(
+    path:Path,
+)->bool: # False for a link, a pipe or a device
+    "Whether there is nothing in a file"
+    state = os.lstat(path)
+    return stat.S_ISREG(state.st_mode) and not state.st_size
+
 def is_abandoned(
     scratch:Path, # A folder
 )->bool:
@@ -121,7 +128,7 @@ def is_abandoned(
     if scratch.is_symlink() or not scratch.is_dir(): return False
     try:
         content = {path.name for path in scratch.iterdir()}
-        if not content: return time.time()-scratch.stat().st_mtime>60 # Killed before it could say who it is
+        if not content or content=={OWNER_FILE} and is_empty_file(scratch/OWNER_FILE): return time.time()-scratch.stat().st_mtime>60 # Killed before it could say who it is
         if OWNER_FILE not in content: return False
         owner = os.open(scratch/OWNER_FILE, os.O_RDWR|getattr(os, "O_NOFOLLOW", 0)|getattr(os, "O_NONBLOCK", 0))
     except OSError: return False

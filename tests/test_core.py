@@ -132,14 +132,16 @@ def test_links_are_not_followed(tmp_path):
     assert (real/OWNER_FILE).exists()
 
 
-def test_an_empty_scratch_folder_goes_when_it_is_old(tmp_path):
+@pytest.mark.parametrize("begun", [False, True], ids=["without owner", "owner without a name"])
+def test_an_empty_scratch_folder_goes_when_it_is_old(tmp_path, begun):
     "A process that was killed before it could say who it is"
     for name,age in dict(old=120, new=0).items():
         folder = tmp_path/f"{SCRATCH_PREFIX}{name}"
         folder.mkdir()
+        if begun: (folder/OWNER_FILE).touch()
         os.utime(folder, (time.time()-age,)*2)
     sweep(tmp_path)
-    assert [path.name for path in scratches(tmp_path)]==[f"{SCRATCH_PREFIX}new"]
+    assert [path.name for path in tmp_path.iterdir()]==[f"{SCRATCH_PREFIX}new"]
 
 
 def test_scratch_within_scratch(tmp_path):
