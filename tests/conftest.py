@@ -14,7 +14,7 @@ import pytest # noqa: E402
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE)) # The hook imports its checker by name
-sys.path.insert(0, str(HERE/"startup")) # Says itself what for
+sys.path.insert(0, str(HERE/"startup")) # A stand-in for one slow import; its docstring says why
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE/"startup"), *filter(None, [os.environ.get("PYTHONPATH")])]) # An empty part would be the working folder
 sys.dont_write_bytecode = False # Hundreds of child processes import the same modules, compiled once
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
