@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FPS', 'HOP', 'SR', 'MAX_FPS', 'SCRATCH_PREFIX', 'OWNER_FILE', 'InputError', 'require', 'data_folder', 'asset',
-           'check_regular_file', 'real_path', 'file_sha256', 'scratch_folder', 'is_empty_file', 'is_abandoned', 'sweep',
-           'sweep_once', 'check_replaceable', 'put_in_place', 'atomic', 'LockedError', 'check_lock_names', 'holder_of',
-           'lock_folder', 'check_space', 'environment', 'safe_path', 'seed_everything']
+           'check_regular_file', 'real_path', 'file_sha256', 'make_scratch_folder', 'scratch_folder', 'is_scratch',
+           'remove_if_abandoned', 'sweep', 'sweep_once', 'check_replaceable', 'put_in_place', 'atomic', 'LockedError',
+           'check_lock_names', 'holder_of', 'lock_folder', 'check_space', 'environment', 'safe_path', 'seed_everything']
 
 # %% ../nbs/000_core.ipynb #8b11bc66
 import hashlib
@@ -14,10 +14,10 @@ import math
 import os
 import platform
 import random
+import re
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -91,50 +91,69 @@ def file_sha256(
 SCRATCH_PREFIX = ".part-audio2pose-" # Begins the name of every scratch folder; a token follows
 OWNER_FILE = "owner" # In a scratch folder: its token, locked by its maker
 
+def make_scratch_folder(
+    parent:str|os.PathLike, # Made if it is not there
+)->tuple[Path, int]: # And the descriptor of its owner file, which is locked
+    "A new scratch folder; another one if a sweeper came between its steps"
+    from filelock import lock_descriptor
+    while True:
+        folder,held = Path(parent)/f"{SCRATCH_PREFIX}{secrets.token_hex(8)}",True
+        try:
+            folder.mkdir(parents=True)
+            try: owner = os.open(folder/OWNER_FILE, os.O_RDWR|os.O_CREAT|os.O_EXCL)
+            except FileNotFoundError: continue
+            with suppress(OSError): held = lock_descriptor(owner, blocking=False) # A file system without locks: sweepers leave such a folder alone
+            if held and (folder/OWNER_FILE).exists(): return folder, owner
+        except OSError as error: raise InputError(f"cannot write in {parent}: {error.strerror or error}. Choose a folder you may write to.") from None
+        os.close(owner)
+
+# %% ../nbs/000_core.ipynb #d83b6a47
 @contextmanager
 def scratch_folder(
     parent:str|os.PathLike, # Made if it is not there
 )->Iterator[Path]:
     "Yield a new folder for unfinished files, which is removed at the end"
-    from filelock import lock_descriptor
-    token = secrets.token_hex(8)
-    folder = Path(parent)/f"{SCRATCH_PREFIX}{token}"
+    folder,owner = make_scratch_folder(parent)
     try:
-        folder.mkdir(parents=True)
-        owner = os.open(folder/OWNER_FILE, os.O_RDWR|os.O_CREAT|os.O_EXCL)
-    except OSError as error:
-        raise InputError(f"cannot write in {parent}: {error.strerror or error}. Choose a folder you may write to.") from None
-    try:
-        with suppress(OSError): lock_descriptor(owner, blocking=False) # A file system without locks: `sweep` leaves such a folder alone
-        os.write(owner, token.encode())
+        os.write(owner, folder.name.removeprefix(SCRATCH_PREFIX).encode())
         yield folder
     finally:
         os.close(owner)
         shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/000_core.ipynb #9d1fa939
-def is_empty_file(
-    path:Path,
-)->bool: # False for a link, a pipe or a device
-    "Whether there is nothing in a file"
-    state = os.lstat(path)
-    return stat.S_ISREG(state.st_mode) and not state.st_size
-
-def is_abandoned(
-    scratch:Path, # A folder
+def is_scratch(
+    folder:Path,
+    owner:int, # Descriptor of its owner file
 )->bool:
-    "Whether `scratch_folder` made it, and the process that did is gone"
+    "Whether `scratch_folder` made it: its token is in its owner file, or was about to be"
+    token = folder.name.removeprefix(SCRATCH_PREFIX)
+    if stat.S_ISREG((state := os.fstat(owner)).st_mode) and not state.st_size: # Killed before it could say who it is
+        return bool(re.fullmatch("[0-9a-f]{16}", token)) and [path.name for path in folder.iterdir()]==[OWNER_FILE]
+    return os.read(owner, 100).decode("ascii", "replace")==token
+
+def remove_if_abandoned(
+    folder:Path,
+)->bool: # Whether it is gone
+    "Remove a scratch folder if the process that made it has ended; its owner file is locked meanwhile, and goes last"
     from filelock import lock_descriptor
-    if scratch.is_symlink() or not scratch.is_dir(): return False
+    if folder.is_symlink() or not folder.is_dir(): return False
     try:
-        content = {path.name for path in scratch.iterdir()}
-        if not content or content=={OWNER_FILE} and is_empty_file(scratch/OWNER_FILE): return time.time()-scratch.stat().st_mtime>60 # Killed before it could say who it is
-        if OWNER_FILE not in content: return False
-        owner = os.open(scratch/OWNER_FILE, os.O_RDWR|getattr(os, "O_NOFOLLOW", 0)|getattr(os, "O_NONBLOCK", 0))
+        if re.fullmatch(f"{re.escape(SCRATCH_PREFIX)}[0-9a-f]{{16}}", folder.name) and not any(folder.iterdir()):
+            folder.rmdir()
+            return True
+        owner = os.open(folder/OWNER_FILE, os.O_RDWR|getattr(os, "O_NOFOLLOW", 0)|getattr(os, "O_NONBLOCK", 0))
     except OSError: return False
-    try: return os.read(owner, 100).decode("ascii", "replace")==scratch.name.removeprefix(SCRATCH_PREFIX) and lock_descriptor(owner, blocking=False)
+    try:
+        if not (is_scratch(folder, owner) and lock_descriptor(owner, blocking=False)): return False
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
+            elif path.name!=OWNER_FILE: path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     except OSError: return False # Windows does not even let others read what is locked
     finally: os.close(owner)
+    shutil.rmtree(folder, ignore_errors=True) # Windows keeps a file as long as it is open
+    return True
 
 # %% ../nbs/000_core.ipynb #e3ea8a8d
 def sweep(
@@ -143,7 +162,7 @@ def sweep(
 ):
     "Remove the scratch folders that processes left in `folder` when they were killed; nothing else, and no symbolic link is followed"
     for scratch in Path(folder).rglob(f"{SCRATCH_PREFIX}*") if below else Path(folder).glob(f"{SCRATCH_PREFIX}*"):
-        if is_abandoned(scratch): shutil.rmtree(scratch, ignore_errors=True)
+        remove_if_abandoned(scratch)
 
 @lru_cache(maxsize=10_000)
 def sweep_once(

@@ -133,15 +133,33 @@ def test_links_are_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["without owner", "owner without a name"])
-def test_an_empty_scratch_folder_goes_when_it_is_old(tmp_path, begun):
-    "A process that was killed before it could say who it is"
-    for name,age in dict(old=120, new=0).items():
-        folder = tmp_path/f"{SCRATCH_PREFIX}{name}"
-        folder.mkdir()
-        if begun: (folder/OWNER_FILE).touch()
-        os.utime(folder, (time.time()-age,)*2)
+def test_a_folder_whose_maker_was_killed_before_it_was_named_goes(tmp_path, begun):
+    "By its own name, a token; an empty folder of the user's stays"
+    for name in ("0123456789abcdef", "mine"):
+        (tmp_path/f"{SCRATCH_PREFIX}{name}").mkdir()
+        if begun: (tmp_path/f"{SCRATCH_PREFIX}{name}"/OWNER_FILE).touch()
     sweep(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()]==[f"{SCRATCH_PREFIX}new"]
+    assert [path.name for path in tmp_path.iterdir()]==[f"{SCRATCH_PREFIX}mine"]
+
+
+@pytest.mark.parametrize("step", ["mkdir", "open", "lock"])
+def test_a_sweeper_between_the_steps_of_a_maker(tmp_path, monkeypatch, step):
+    "It takes what is not yet held; the maker begins again, and what it gets is not swept"
+    import filelock
+    place,name = dict(mkdir=(Path, "mkdir"), open=(os, "open"), lock=(filelock, "lock_descriptor"))[step]
+    swept,real = [],getattr(place, name)
+    def then_sweep(*args, **options):
+        result = real(*args, **options)
+        if not swept and step!="open" or not swept and OWNER_FILE in str(args[0]):
+            swept.append(True)
+            sweep(tmp_path)
+        return result
+    monkeypatch.setattr(place, name, then_sweep)
+    with scratch_folder(tmp_path) as scratch:
+        assert swept and scratches(tmp_path)==[scratch]
+        sweep(tmp_path)
+        assert (scratch/OWNER_FILE).read_text()==scratch.name.removeprefix(SCRATCH_PREFIX)
+    assert not scratches(tmp_path)
 
 
 def test_scratch_within_scratch(tmp_path):
