@@ -31,7 +31,9 @@ settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("repeatable")
 
-if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0": install_import_hook("audio2pose", "shapes.check")
+if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0":
+    import shapes # noqa: F401
+    install_import_hook("audio2pose", "shapes.check")
 
 
 # ---- side by side

@@ -33,6 +33,7 @@ def import_everything(checked):
     "What lessons import, with shapes checked if they are; what commands import if not. An extra that is not installed is left to whoever needs it"
     sys.path.insert(0, str(Path(__file__).parent))
     if checked:
+        import shapes # noqa: F401
         from jaxtyping import install_import_hook
         install_import_hook("audio2pose", "shapes.check")
     import audio2pose

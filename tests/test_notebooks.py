@@ -27,6 +27,7 @@ CHECK_SHAPES = """
 import sys, warnings
 sys.path.insert(0, {tests!r})
 warnings.filterwarnings("ignore", "IProgress not found")
+import shapes
 from jaxtyping import install_import_hook
 install_import_hook("audio2pose", "shapes.check")
 get_ipython().run_line_magic("load_ext", "jaxtyping")
