@@ -135,10 +135,12 @@ def crop_pictures(
     width,height = pose_input[:2]
     def grid(axis, count): return (torch.arange(count, device=size.device)-count/2)[None]*(size[:, axis:axis+1]/count)+centre[:, axis:axis+1]
     columns,rows = interpolation_taps(grid(0, width), pictures.shape[2]),interpolation_taps(grid(1, height), pictures.shape[1])
-    total = 0
+    pixels,total = pictures.reshape(-1, 3),0
     for y,down in rows:
         for x,across in columns:
-            total = total+pictures[which[:, None, None], y[:, :, None], x[:, None, :]]*(down[:, :, None]*across[:, None, :])[..., None]
+            place = ((which.long()[:, None]*pictures.shape[1]+y)*pictures.shape[2])[:, :, None]+x[:, None, :]
+            taken = pixels.index_select(0, place.flatten()).unflatten(0, place.shape)
+            total = total+taken*(down[:, :, None]*across[:, None, :])[..., None]
     return total.round().to(torch.uint8)
 
 # %% ../../nbs/450_models.rtmw3d.ipynb #85d884dd
