@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['MIN_SECONDS', 'SILENCE_PEAK', 'MAX_PEAK', 'WINDOW', 'BLOCK', 'CQT_BLOCK', 'CQT_MARGIN', 'check_audio', 'load',
-           'import_librosa', 'stft_blocks', 'mel_spectrogram_db', 'onset_envelope', 'estimate_tuning',
-           'constant_q_magnitudes', 'chroma_cens', 'song_bpm', 'estimate_bpm', 'autocorrelation_tempo', 'beat_frames',
-           'beats', 'motion_frame_count', 'one_hot', 'features']
+           'import_librosa', 'stft_magnitude', 'stft_blocks', 'mel_filters', 'mel_spectrogram_db', 'onset_envelope',
+           'estimate_tuning', 'constant_q_magnitudes', 'chroma_cens', 'song_bpm', 'estimate_bpm',
+           'autocorrelation_tempo', 'beat_frames', 'beats', 'motion_frame_count', 'one_hot', 'features']
 
 # %% ../nbs/040_audio.ipynb #122d1397
 import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -78,19 +79,45 @@ def import_librosa()->ModuleType:
 WINDOW = 2048 # Samples in an analysis window
 BLOCK = 2048 # Frames that are transformed at once
 
+def stft_magnitude(
+    y:Float[np.ndarray, "n"],
+)->Float[np.ndarray, "1025 T"]:
+    "Magnitudes of the short-time spectra of all frames that lie in `y`, to the bit as `librosa.stft` gives them (periodic Hann window)"
+    hann = .5+.5*np.cos(np.linspace(-np.pi, np.pi, WINDOW+1)[:-1])
+    frames = np.lib.stride_tricks.sliding_window_view(y, WINDOW)[::HOP]
+    return np.abs(np.fft.rfft(hann*frames).astype(np.result_type(y, np.complex64))).T
+
+# %% ../nbs/040_audio.ipynb #2e9b6f58
 def stft_blocks(
     y:Float[np.ndarray, "n"],
     padding:str="constant", # How the ends continue: "constant" (zeros) or "reflect"
-): # Yields magnitudes (1025, up to BLOCK)
-    "Short-time spectra, block by block; floor(n/512)+1 frames in all"
-    librosa = import_librosa()
+)->Iterator[Float[np.ndarray, "1025 T"]]: # T up to BLOCK
+    "Magnitudes of short-time spectra, block by block; floor(n/512)+1 frames in all"
     half,frames = WINDOW//2,len(y)//HOP+1
     before,after = np.pad(y[:WINDOW], (half, 0), mode=padding)[:half],np.pad(y[-WINDOW:], (0, half), mode=padding)[-half:]
     for start in range(0, frames, BLOCK):
         stop = min(start+BLOCK, frames)
         first,last = start*HOP-half,(stop-1)*HOP+half
         parts = [before]*(first<0)+[y[max(first, 0):last]]+[after[:last-len(y)]]*(last>len(y))
-        yield np.abs(librosa.stft(np.concatenate(parts), n_fft=WINDOW, hop_length=HOP, center=False))
+        yield stft_magnitude(np.concatenate(parts))
+
+# %% ../nbs/040_audio.ipynb #8a4c17fe
+@cache
+def mel_filters(
+    bands:int=128,
+    fmin:float=0., # Lower edge of the lowest band, Hz
+    fmax:float=SR/2, # Upper edge of the highest band, Hz
+    equal_area:bool=True, # Else the tip of each triangle is 1
+)->Float[np.ndarray, "M 1025"]: # float32
+    "Triangular filters on Slaney's mel scale, to the bit as `librosa.filters.mel` makes them"
+    hz_per_mel,log_step = 200/3,np.log(6.4)/27 # Below and above 1 kHz
+    kilohertz = 1000/hz_per_mel
+    def to_mel(hz): return hz/hz_per_mel if hz<1000 else kilohertz+np.log(hz/1000)/log_step
+    mel = np.linspace(to_mel(fmin), to_mel(fmax), bands+2)
+    edges = np.where(mel<kilohertz, hz_per_mel*mel, 1000*np.exp(log_step*(mel-kilohertz)))
+    ramps,widths = edges[:,None]-np.fft.rfftfreq(WINDOW, 1/SR),np.diff(edges)[:,None]
+    filters = np.maximum(0, np.minimum(-ramps[:-2]/widths[:-1], ramps[2:]/widths[1:])).astype(np.float32)
+    return (filters*(2/(edges[2:]-edges[:-2]))[:,None]).astype(np.float32) if equal_area else filters
 
 # %% ../nbs/040_audio.ipynb #184c43d0
 def mel_spectrogram_db(
@@ -98,21 +125,20 @@ def mel_spectrogram_db(
     fmax:float=SR/2, # Upper edge of the highest band, Hz
     padding:str="constant",
 )->Float[np.ndarray, "128 T"]: # dB
-    "Mel spectrogram, as librosa computes it"
-    librosa = import_librosa()
+    "Mel spectrogram, as `librosa.power_to_db(librosa.feature.melspectrogram(...))` gives it"
     from threadpoolctl import threadpool_limits
-    bands = librosa.filters.mel(sr=SR, n_fft=WINDOW, n_mels=128, fmax=fmax)
     with threadpool_limits(1, "blas"): # Two threads add up in another order
-        power = np.concatenate([bands@magnitude**2 for magnitude in stft_blocks(y, padding)], axis=1)
-    return librosa.power_to_db(power)
+        power = np.concatenate([mel_filters(fmax=fmax)@magnitude**2 for magnitude in stft_blocks(y, padding)], axis=1)
+    decibels = 10*np.log10(np.maximum(1e-10, power))
+    return np.maximum(decibels, decibels.max()-80)
 
 # %% ../nbs/040_audio.ipynb #e3c9e497
 def onset_envelope(
     decibels:Float[np.ndarray, "128 T"], # From `mel_spectrogram_db`
 )->Float[np.ndarray, "T"]:
-    "Onset strength per frame"
-    librosa = import_librosa()
-    return librosa.onset.onset_strength(S=decibels, sr=SR)
+    "Onset strength per frame, as `librosa.onset.onset_strength` gives it; 0 for the first three frames, whose windows are not yet full"
+    rise = np.maximum(0, decibels[:, 1:]-decibels[:, :-1]).mean(0)
+    return np.pad(rise, (1+WINDOW//(2*HOP), 0))[:decibels.shape[1]]
 
 # %% ../nbs/040_audio.ipynb #04fa89d0
 def estimate_tuning(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .audio import WINDOW, beats as librosa_beats, check_audio, import_librosa, stft_blocks
+from .audio import beats as librosa_beats, check_audio, mel_filters, stft_blocks
 from .audio_decoding import resample
 from .beat_decoding import DBN_FPS, bar_positions, drop_weak_beats, interpolate_peaks, pulse_confidence, viterbi_path
 from .core import FPS, SR, InputError, asset, atomic, require
@@ -32,9 +32,8 @@ def mel_amplitudes(
     y:Float[np.ndarray, "n"], # Mono samples at 30720 Hz
 )->Float[np.ndarray, "T 80"]: # 60 per second
     "Mel spectrogram, amplitude"
-    librosa = import_librosa()
-    bands = librosa.filters.mel(sr=SR, n_fft=WINDOW, n_mels=BANDS, fmin=30, fmax=11000, norm=None).astype(np.float32)
-    return np.concatenate([np.sqrt(bands@magnitude**2) for magnitude in stft_blocks(y)], axis=1).T
+    filters = mel_filters(BANDS, 30, 11000, equal_area=False)
+    return np.concatenate([np.sqrt(filters@magnitude**2) for magnitude in stft_blocks(y)], axis=1).T
 
 # %% ../nbs/050_beats.ipynb #6c109ab5
 def log_mel(

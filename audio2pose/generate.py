@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['nearest_styles', 'opt_in_styles', 'check_features', 'broadcast_lists', 'generate', 'generate_by_phrase',
            'generate_dance', 'song_beats', 'styles_per_window', 'song_seed', 'generate_flow_dance', 'load_dancer',
-           'check_seed_motion', 'song_features', 'dance']
+           'check_seed_motion', 'song_features', 'song_envelope', 'model_input', 'dance']
 
 # %% ../nbs/610_generate.ipynb #0035d4d1
 import os
@@ -148,17 +148,16 @@ def song_seed(
 # %% ../nbs/610_generate.ipynb #85c9345e
 def generate_flow_dance(
     model:MotionFlow,
-    features:Float[np.ndarray, "T A"], # From `audio.features`: its envelope is the loudness
+    envelope:Float[np.ndarray, "T"], # Onset strength at 60 fps, from `audio.onset_envelope`: the loudness
+    beats:Float[np.ndarray, "N"], # s
     seed:int=0, # Variety
     style:str|None=None, # See `styles_per_window`
     energy:float=1., # Joint speed over the usual one
-    beats:Float[np.ndarray, "N"]|None=None, # s; the song's unless given
     seed_motion:Motion|None=None, # To be continued
-)->Motion: # As long as the features, floor at y = 0
+)->Motion: # T frames, floor at y = 0
     "Dance a song's beats and loudness"
-    beats = song_beats(features) if beats is None else np.asarray(beats, float)
-    own = song_seed(seed, len(features), len(beats))
-    motion = dance_to_beats(model, beats, len(features)/FPS, features[:, 0], styles_per_window(model, style, own), energy, own, seed_motion)
+    own = song_seed(seed, len(envelope), len(beats))
+    motion = dance_to_beats(model, beats, len(envelope)/FPS, envelope, styles_per_window(model, style, own), energy, own, seed_motion)
     return limit_rotations(align_stops_to_beats(motion, beats))
 
 # %% ../nbs/610_generate.ipynb #a9c532b7
@@ -189,11 +188,31 @@ def song_features(
     beats=None, # What `beats.beats_from` takes; None: tracked
     follow:bool=True, # Column 34 holds the beats that are stepped on; False: as published
 )->tuple[Float[np.ndarray, "T 35"], Beats]:
-    "What a model is given of a song, and the beats of the song"
+    "What a FACT is given of a song, and the beats of the song"
     y,sr = audio_data
     features = song_audio.features(y, sr, song_audio.song_bpm(song), frames=song_audio.motion_frame_count(y, sr))
     found = beats_from(beats, y, sr)
     return with_beats(features, found.step_times()) if follow else features, found
+
+# %% ../nbs/610_generate.ipynb #c93f5a10
+def song_envelope(
+    y:Float[np.ndarray, "n"], # Mono samples
+    sr:int, # Hz
+)->Float[np.ndarray, "T"]: # 60 per second, as long as a dance
+    "How loud a song is: its onset strength"
+    return song_audio.onset_envelope(song_audio.mel_spectrogram_db(y))[:song_audio.motion_frame_count(y, sr)]
+
+# %% ../nbs/610_generate.ipynb #f7309ab6
+def model_input(
+    model:FACT|MotionFlow,
+    song:str|os.PathLike, # Its name may say the tempo
+    audio_data:tuple, # Samples and rate, as `audio.load` gives them
+    beats=None, # What `beats.beats_from` takes; None: tracked
+    follow:bool=True, # See `song_features`
+)->tuple[Float[np.ndarray, "T *A"], Beats]: # Features, or the envelope alone
+    "What a model is given of a song, and the beats of the song"
+    if isinstance(model, FACT): return song_features(song, audio_data, beats, follow)
+    return song_envelope(*audio_data), beats_from(beats, *audio_data)
 
 # %% ../nbs/610_generate.ipynb #fce1d76a
 def dance(
@@ -207,8 +226,8 @@ def dance(
 )->Motion: # round(60 x seconds) frames, floor at y = 0
     "Dance to a song"
     dancer = model if isinstance(model, (FACT, MotionFlow)) else load_dancer(model)
-    follow = isinstance(dancer, MotionFlow) or beats is not None or (isinstance(model, str) and model=="fact")
-    features,found = song_features(song, song_audio.load(song), beats, follow)
-    if isinstance(dancer, MotionFlow): return generate_flow_dance(dancer, features, seed, style, energy, found.step_times(), seed_motion)
+    follow = beats is not None or (isinstance(model, str) and model=="fact")
+    features,found = model_input(dancer, song, song_audio.load(song), beats, follow)
+    if isinstance(dancer, MotionFlow): return generate_flow_dance(dancer, features, found.step_times(), seed, style, energy, seed_motion)
     if seed_motion is not None or energy!=1: raise InputError("dance: energy and seed_motion are for a MotionFlow; this model is a FACT, see `generate`")
     return generate_dance(dancer, features, seed, style)

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from .audio import load
-from .beats import Beats
+from .beats import Beats, beats_from
 from .body.inertialization import known_neighbours
 from .core import FPS, InputError
-from .generate import song_features, styles_per_window
+from .generate import song_envelope, styles_per_window
 from .metrics.contact import foot_contact_and_skating
 from .models.inpainting import given_features, inpaint
 from .models.motion_features import at_times, encode, headings
@@ -51,8 +51,9 @@ def analyze_song(
     beats=None, # What `beats.beats_from` takes; nothing: tracked
 )->SongAnalysis:
     "Listen to a song"
-    features,found = song_features(song, load(song), beats)
-    return SongAnalysis(found, len(features)/FPS, features[:, 0])
+    y,sr = load(song)
+    envelope = song_envelope(y, sr)
+    return SongAnalysis(beats_from(beats, y, sr), len(envelope)/FPS, envelope)
 
 # %% ../nbs/612_infilling.ipynb #b98a8f63
 def bar_mask(

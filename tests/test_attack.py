@@ -276,7 +276,7 @@ def test_fact_on_one_thread_and_two():
     "FACT's dance is the same bytes, however many threads its products are shared out to"
     from audio2pose.data.windows import random_sequences
     from audio2pose.generate import generate_dance
-    model,features = FACT.from_pretrained(),next(random_sequences(1, 300))[2].astype(np.float32)
+    model,features = FACT.from_pretrained(),next(random_sequences(1, 120))[2].astype(np.float32)
     threads,made = torch.get_num_threads(),[]
     try:
         for count in (1, 2, 3):

@@ -153,7 +153,7 @@ def fact_generator(
     seed:int,
     style:str|None, # Of the openings; None: the seed decides
     commit:int|None, # Frames kept of each prediction; None: up to 10
-): # Features and the beats that are stepped on in, Motion out
+): # `model_input` and the beats that are stepped on in, Motion out
     "A dance by FACT, if it can do what is asked"
     from audio2pose.generate import generate_dance
     if commit and commit>fact.config.future: raise InputError(f"dance: commit must be 1 to {fact.config.future}, the frames this model predicts; got {commit}")
@@ -166,13 +166,13 @@ def flow_generator(
     style:str|None, # One that was taught or an AIST++ code; None: the seed decides
     energy:float, # Joint speed over the usual one
     seed_motion:Path|None, # A motion file to be continued
-): # Features and the beats that are stepped on in, Motion out
+): # `model_input` and the beats that are stepped on in, Motion out
     "A dance by MotionFlow, if it can do what is asked"
     from audio2pose import generate
     from audio2pose.models.motion_flow_sampling import standard_energy
     generate.styles_per_window(dancer, style, seed), standard_energy(dancer, None, energy)
     past = generate.check_seed_motion(seed_motion)
-    return lambda features,steps: generate.generate_flow_dance(dancer, features, seed, style, energy, steps, past)
+    return lambda envelope,steps: generate.generate_flow_dance(dancer, envelope, steps, seed, style, energy, past)
 
 # %% ../../nbs/810_commands.dance.ipynb #48ccf8d8
 def model_on_device(
@@ -185,18 +185,15 @@ def model_on_device(
 
 # %% ../../nbs/810_commands.dance.ipynb #ec2c522f
 def motion_generator(
-    model:str|None, # For `load_dancer`; None: the shipped one
+    dancer, # FACT or MotionFlow
     seed:int,
     style:str|None, # None: the seed decides
     energy:float, # Joint speed over the usual one
     seed_motion:Path|None, # A motion file to be continued
     commit:int|None, # Of FACT: frames kept of each prediction; None: up to 10
-    device:str="auto", # See `model_on_device`
-): # Features and the beats that are stepped on in, Motion out
+): # `model_input` and the beats that are stepped on in, Motion out
     "The model with what is asked of it; what it cannot do is said before anything is computed"
-    from audio2pose.generate import load_dancer
     from audio2pose.models.fact import FACT
-    dancer = model_on_device(load_dancer(model), device)
     if not isinstance(dancer, FACT):
         if commit: raise InputError("dance: --commit is for FACT; add --model fact")
         return flow_generator(dancer, seed, style, energy, seed_motion)
@@ -223,16 +220,17 @@ def make_dance(
 )->list[str]: # Lines of the summary
     "Generate a dance and write all files"
     from audio2pose.audio import load
+    from audio2pose.generate import load_dancer, model_input
     title = "Demo track" if song is None else song.stem
     options = dict(seed=seed, style=style, energy=energy, seed_motion=seed_motion, model=model, commit=commit, beats=beats, bpm=bpm, first_beat=first_beat, device=device)
     command = command_line("dance", song, options|output.options(), None, dict(energy=1., device="auto")|Output().options())
     song = song or demo_song(scratch)
-    audio_data,perform = load(song),motion_generator(model, seed, style, energy, seed_motion, commit, device)
+    audio_data,dancer = load(song),model_on_device(load_dancer(model), device)
+    perform = motion_generator(dancer, seed, style, energy, seed_motion, commit)
     chosen = requested_beats(beats, bpm, first_beat, len(audio_data[0])/audio_data[1])
     with progress_stages(4+("mp4" in output.formats), lines, quiet) as begin:
         begin("listening")
-        from audio2pose.generate import song_features
-        features,found = song_features(song, audio_data, chosen, model in (None, "flow", "fact") or chosen is not None)
+        features,found = model_input(dancer, song, audio_data, chosen, model=="fact" or chosen is not None)
         del audio_data # Ten minutes are 74 MB
         begin("dancing")
         motion = perform(features, found.step_times())
