@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_worker_niceness", "0") # Not 15: its workers would wa
 
 if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # As in the background of a shell script; children would be deaf to Ctrl-C
 
+import copies # noqa: E402
 from hypothesis import settings # noqa: E402
 from jaxtyping import install_import_hook # noqa: E402
 
@@ -42,6 +43,14 @@ if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0":
 def pytest_xdist_auto_num_workers(config):
     "As many processes as cores, four at most; what measures or attacks runs alone"
     return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min(os.cpu_count() or 1, 4)
+
+
+def pytest_configure(config):
+    "Processes of tests, and workers of theirs, may be copies of one that has imported everything, which ends with the session"
+    if copies.CAN_COPY: copies.copy_workers()
+    if "PYTEST_XDIST_WORKER" in os.environ: return
+    copies.start_session()
+    config.add_cleanup(copies.end_session)
 
 
 def pytest_sessionstart(session):
@@ -85,6 +94,14 @@ def real_motion(shared):
     "A motion of AIST++"
     from audio2pose.motion import Motion
     return Motion.load(shared("real/aist/motions/gBR_sBM_cAll_d04_mBR0_ch01.pkl"))
+
+
+# ---- processes
+
+@pytest.fixture
+def processes_begin_anew(monkeypatch):
+    "What this test starts, and what that starts, is not copied"
+    monkeypatch.delenv(copies.SESSION, raising=False)
 
 
 # ---- where commands may write

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import copies
 import numpy as np
 import pytest
 import soundfile
@@ -325,7 +326,7 @@ def test_names_twice_in_a_split(tree, tmp_path):
 
 # ---- killed, stopped, full
 
-def run(*arguments, **options): return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False, **options)
+def run(*arguments, **options): return copies.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False, **options)
 
 
 def count_files(folder):
@@ -343,7 +344,7 @@ def test_killed_at_random_and_resumed_is_the_same(tree, ready, tmp_path):
     rng = np.random.default_rng(0)
     out,made = tmp_path/"out",{}
     for _ in range(4):
-        child = subprocess.Popen([*COMMAND, "data", "prepare", str(tree), "--out", str(out), "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = copies.Popen([*COMMAND, "data", "prepare", str(tree), "--out", str(out), "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         target,end = count_files(out)+int(rng.integers(1, 12)),time.monotonic()+60
         while child.poll() is None and count_files(out)<target and time.monotonic()<end: time.sleep(.005)
         child.kill()
@@ -361,7 +362,7 @@ def test_killed_at_random_and_resumed_is_the_same(tree, ready, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written(tree, tmp_path):
-    child = subprocess.Popen([*COMMAND, "data", "prepare", str(tree), "--out", str(tmp_path/"out"), "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = copies.Popen([*COMMAND, "data", "prepare", str(tree), "--out", str(tmp_path/"out"), "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic()+60
     while not list((tmp_path/"out").glob("songs/*.npy")) and time.monotonic()<end and child.poll() is None: time.sleep(.01)
     os.killpg(child.pid, signal.SIGINT)

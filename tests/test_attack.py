@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import copies
 import numpy as np
 import pytest
 import soundfile
@@ -254,7 +255,7 @@ def test_full_disk(here, line):
     np.save(here/"points"/"clip.npy", np.random.default_rng(0).uniform(0, 500, (3000, 17, 3)))
     write_store(random_sequences(4, 300), here/"store")
     small = lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)))
-    done = subprocess.run([COMMAND[0], "-B", *COMMAND[1:], *line.split()], capture_output=True, text=True, preexec_fn=small, timeout=200, check=False) # A compiled module would be cut off, too
+    done = copies.run([COMMAND[0], "-B", *COMMAND[1:], *line.split()], capture_output=True, text=True, preexec_fn=small, timeout=200, check=False) # A compiled module would be cut off, too
     assert done.returncode==2 and "Traceback" not in done.stderr and "error: " in done.stderr.splitlines()[-1], done.stderr
     assert not list(here.rglob(".part-*"))
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import copies
 import numpy as np
 import pytest
 import soundfile
@@ -301,7 +302,7 @@ def test_demo_with_film(here, capfd, tiny):
 # ---- stopped
 
 def start(*arguments, **options):
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return copies.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def wait_for(condition, process, seconds=60):

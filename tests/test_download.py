@@ -13,6 +13,7 @@ import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import copies
 import pytest
 
 from audio2pose.core import InputError
@@ -169,7 +170,7 @@ def test_killed_and_resumed(server, tmp_path, number):
     "The part stays, is not under the final name, and is not fetched twice"
     (tmp_path/"list.txt").write_text("gLH_sBM_c01_d16_mLH0_ch01\n")
     line = command(tmp_path/"aist", "--accept-terms", "--what", "videos", "--base", f"{server.base}/slow", "--list", tmp_path/"list.txt")
-    child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = copies.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     part,end = tmp_path/"aist/videos/.partial/gLH_sBM_c01_d16_mLH0_ch01.mp4",time.monotonic()+60
     while not (part.exists() and part.stat().st_size>50_000) and time.monotonic()<end and child.poll() is None: time.sleep(.01)
     child.send_signal(number)
@@ -178,7 +179,7 @@ def test_killed_and_resumed(server, tmp_path, number):
     if not part.exists(): pytest.skip("it was quicker than the signal")
     had = part.stat().st_size
     assert had>50_000 and not (tmp_path/"aist/videos/gLH_sBM_c01_d16_mLH0_ch01.mp4").exists()
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    done = copies.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode==0, done.stderr
     assert server.log[-1][1]==f"bytes={had}-"
     assert (tmp_path/"aist/videos/gLH_sBM_c01_d16_mLH0_ch01.mp4").read_bytes()==FILM

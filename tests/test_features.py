@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import copies
 import numpy as np
 import pytest
 import torch
@@ -305,14 +306,14 @@ def test_kill_and_resume(tmp_path, tree, checkpoint):
     arguments = [sys.executable, "-c", WORKER, str(source), str(out), str(checkpoint)]
     def made(): return [line["key"] for line in read_ledger(out/"ledger.jsonl") if line.get("outcome")=="made"]
     for count in (3, 10):
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        process = copies.Popen(arguments, stderr=subprocess.DEVNULL)
         deadline = time.monotonic()+60
         while time.monotonic()<deadline and process.poll() is None and len(made())<count: time.sleep(.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     before = set(made())
     with open(out/"ledger.jsonl", "ab") as ledger: ledger.write(b'{"key": "cut o') # As a stop within a line would leave it
-    subprocess.run(arguments, check=True)
+    copies.run(arguments, check=True)
     assert 10<=len(before)<18 and len(made())==len(set(made()))==18, "nothing lost, nothing twice"
     for key in made(): assert torch.load(out/f"{key}.pt", weights_only=True).shape==(172, 272)
     assert {path.suffix or path.name for path in out.rglob("*")}=={".pt", ".json", ".jsonl", ".lock"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import copies
 import nbformat
 import numpy as np
 import pytest
@@ -461,7 +462,7 @@ print(dict(report.outcomes), dict(report.kept))
 def test_killed_at_any_point_nothing_is_lost_or_taken_for_whole(films, tmp_path):
     for i in range(6): film(films/f"{i}.mp4", walker, .8)
     (tmp_path/"script.py").write_text(SCRIPT)
-    def start(out): return subprocess.Popen([sys.executable, tmp_path/"script.py", films, tmp_path/out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
+    def start(out): return copies.Popen([sys.executable, tmp_path/"script.py", films, tmp_path/out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
     whole = start("whole")
     assert b"'made': 6" in whole.communicate(timeout=200)[0]
     chance,kept = random.Random(3),set()
@@ -489,7 +490,7 @@ def test_killed_at_any_point_nothing_is_lost_or_taken_for_whole(films, tmp_path)
 def test_two_processes_on_one_folder_and_ctrl_c(films, tmp_path):
     for i in range(3): film(films/f"{i}.mp4", walker, .4)
     line = f"landmarks {films} --out {tmp_path/'out'} --detector nano --detector-weights random --pose-weights random --threshold 0 --people largest"
-    process = subprocess.Popen([sys.executable, "-c", "from audio2pose.cli import main; main()", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
+    process = copies.Popen([sys.executable, "-c", "from audio2pose.cli import main; main()", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(OMP_NUM_THREADS="1"))
     deadline = time.monotonic()+100
     while process.poll() is None and not (tmp_path/"out/ledger.jsonl").exists() and time.monotonic()<deadline: time.sleep(.05)
     with pytest.raises(InputError, match=f"process {process.pid} on .* is at work there"): extract(films, tmp_path/"out", LandmarkConfig(detector="nano"), weights=RANDOM, progress=False)

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
+import copies
 import numpy as np
 import pytest
 import soundfile
@@ -57,7 +58,7 @@ def serve(model):
 @pytest.fixture(scope="module")
 def command():
     "The real command on a pipe that stays open: process and address"
-    process = subprocess.Popen([*COMMAND, "-", "--sample-rate", "8000", "--no-browser"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = copies.Popen([*COMMAND, "-", "--sample-rate", "8000", "--no-browser"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     yield process, process.stdout.readline().decode().strip()
     process.kill()
     process.communicate()

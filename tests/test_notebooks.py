@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from kernels import CAN_COPY, Kernels, copied
+from copies import CAN_COPY, copied
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -61,23 +61,16 @@ def workshop(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def kernels():
-    "Copies of a process that has imported what lessons import"
-    if not CAN_COPY or os.environ.get("AUDIO2POSE_SHAPES", "1")=="0": return None
-    return Kernels()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @every_notebook
-def test_runs(notebook, workshop, kernels):
+def test_runs(notebook, workshop):
     "From top to bottom, with its shapes checked, in a data folder of its own"
     from nbclient import NotebookClient
     lesson = read(notebook)
     if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0" and notebook.stem not in SEND_FUNCTIONS: lesson.cells.insert(0, nbformat.v4.new_code_cell(CHECK_SHAPES.format(tests=str(ROOT/"tests"))))
     client = NotebookClient(lesson, timeout=600, kernel_name="python3", resources={"metadata": {"path": str((workshop/notebook).parent)}})
-    if kernels and notebook.stem not in SEND_FUNCTIONS|LOOK_AT_IMPORTS: copied(client.create_kernel_manager(), kernels)
+    if CAN_COPY and os.environ.get("AUDIO2POSE_SHAPES", "1")!="0" and notebook.stem not in SEND_FUNCTIONS|LOOK_AT_IMPORTS: copied(client.create_kernel_manager())
     client.execute(env=os.environ|{"IN_TEST": "1", "AUDIO2POSE_DATA": str(workshop/"data"/notebook.stem)})
 
 

@@ -13,11 +13,11 @@ import time
 import zipfile
 from pathlib import Path
 
+import copies
 import numpy as np
 import pytest
 import soundfile
 import typer
-from kernels import CAN_COPY, Kernels
 
 from audio2pose.audio_decoding import resample
 from audio2pose.cli import app
@@ -41,14 +41,10 @@ KILLED_AT = { # Files that show that a stage is in its middle, and how many of t
 ENVIRONMENT = {name: value for name,value in os.environ.items() if name!="AUDIO2POSE_SHARED"} | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
-@functools.cache
-def copies(): return Kernels(checked=False, env=ENVIRONMENT)
-
-
-def start(*words, cwd, anew=not CAN_COPY):
+def start(*words, cwd, anew=False):
     "A command in a process of its own: a copy of one that has imported everything, or begun anew as a user's is"
-    if not anew: return copies().command(words, cwd, ENVIRONMENT)
-    return subprocess.Popen([str(word) for word in words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
+    begin = subprocess.Popen if anew else copies.Popen
+    return begin([str(word) for word in words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
 
 
 def command(*words, cwd, code=0, running=None, **options):
@@ -83,7 +79,7 @@ def kill_in_its_middle(stage, home):
 def papermill_stage(stage, cwd):
     "Plain papermill, with the very same file"
     pairs = [word for name,value in STAGES[stage].items() for word in ("-p", name, str(value))]
-    command(BIN/"papermill", notebooks_folder()/f"{stage}.ipynb", cwd/f"{stage}.ipynb", "-f", PARAMS/f"{stage}.yaml", *pairs, "--no-progress-bar", "--cwd", cwd, cwd=cwd, anew=not CAN_COPY or stage=="8_report")
+    command(BIN/"papermill", notebooks_folder()/f"{stage}.ipynb", cwd/f"{stage}.ipynb", "-f", PARAMS/f"{stage}.yaml", *pairs, "--no-progress-bar", "--cwd", cwd, cwd=cwd, anew=stage=="8_report")
     return (cwd/f"{stage}.ipynb").read_text()
 
 

@@ -9,6 +9,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import copies
 import nbformat
 import pytest
 
@@ -33,7 +34,13 @@ def notebook(path, *cells, tagged=True, prose="# A title"):
 
 def alone(*words, **options):
     "The command in a process of its own"
-    return subprocess.run([COMMAND, "run", *map(str, words)], capture_output=True, text=True, check=False, env=QUICK_ENV, timeout=300, **options)
+    return copies.run([COMMAND, "run", *map(str, words)], capture_output=True, text=True, check=False, env=QUICK_ENV, timeout=300, **options)
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch):
+    "Kernels that this process starts are copies, where a test's processes may be"
+    monkeypatch.setattr(copies.kernel_factory(), "default_provisioner_name", "copy")
 
 
 def wait_for(condition, seconds=120):
@@ -205,7 +212,7 @@ def test_hanging_and_dying_kernels(tmp_path):
 def test_killed_run_goes_on_in_its_folder(tmp_path):
     path = notebook(tmp_path/"slow.ipynb", PARAMETERS, COUNT, 'from pathlib import Path\nimport time\nmark = Path(out)/"half"\nif not mark.exists():\n    mark.touch()\n    time.sleep(600)\n(Path(out)/"whole").touch()')
     log = tmp_path/"log"
-    process = subprocess.Popen([COMMAND, "run", path, "-p", f"log={log}", "--out", tmp_path/"runs"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUICK_ENV)
+    process = copies.Popen([COMMAND, "run", path, "-p", f"log={log}", "--out", tmp_path/"runs"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUICK_ENV)
     wait_for(lambda: list(tmp_path.glob("runs/slow/*/half")))
     assert runs.collect_runs(tmp_path/"runs")[0]["status"]=="running"
     with pytest.raises(InputError, match=rf"slow/\w+: process {process.pid} on .* is at work there"): runs.run(path, dict(log=str(log)), tmp_path/"runs")
@@ -218,7 +225,7 @@ def test_killed_run_goes_on_in_its_folder(tmp_path):
 def test_disk_that_fills_up(toy, tmp_path):
     "The page of a run does not fit any more; the run is not called done, and is done when there is room"
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); from audio2pose.cli import run; raise SystemExit(run(['run', {str(toy)!r}, '--out', {str(tmp_path/'runs')!r}]))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=QUICK_ENV|dict(PYTHONDONTWRITEBYTECODE="1")) # A compiled module would be cut off, too
+    said = copies.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=QUICK_ENV|dict(PYTHONDONTWRITEBYTECODE="1")) # A compiled module would be cut off, too
     assert said.returncode==2 and "File too large" in said.stderr and "Traceback" not in said.stderr
     assert runs.collect_runs(tmp_path/"runs")[0]["status"]!="done"
     folder = runs.run(toy, {}, tmp_path/"runs")
@@ -244,7 +251,7 @@ KILLER = 'import os, pathlib, signal, time\nif name=="killer" and not (pathlib.P
 def read_manifest(outcome): return json.loads((outcome.plan.folder/"manifest.json").read_text())
 
 
-def test_worker_that_dies(tmp_path):
+def test_worker_that_dies(tmp_path, processes_begin_anew):
     path = notebook(tmp_path/"n.ipynb", PARAMETERS, KILLER)
     settings = [dict(name=name) for name in ("killer", "b", "c")]
     outcomes = runs.run_many(path, settings, tmp_path/"runs", workers=2)
@@ -256,7 +263,7 @@ ALWAYS = 'import os, pathlib, signal, time\nif name=="deadly":\n    os.kill(os.g
 
 
 @pytest.mark.slow
-def test_run_that_kills_every_worker(tmp_path):
+def test_run_that_kills_every_worker(tmp_path, processes_begin_anew):
     "It is recorded, with the death; and the next call tries it again without being asked"
     path = notebook(tmp_path/"n.ipynb", PARAMETERS, ALWAYS)
     outcomes = runs.run_many(path, [dict(name="deadly"), dict(name="b")], tmp_path/"runs", workers=2)
@@ -278,7 +285,7 @@ def test_two_grids_on_one_folder(toy, tmp_path):
     log = tmp_path/"log"
     (tmp_path/"grid.yaml").write_text(f"notebook: {toy}\nparameters: {{log: {log}}}\ngrid: {{name: [a, b, c, d]}}\n")
     words = [COMMAND, "run", "--grid", tmp_path/"grid.yaml", "--out", tmp_path/"runs"]
-    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUICK_ENV) for _ in range(2)]
+    both = [copies.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUICK_ENV) for _ in range(2)]
     for process in both:
         said,complained = process.communicate(timeout=300)
         assert process.returncode==0, complained
@@ -290,7 +297,7 @@ def test_ctrl_c_ends_a_grid_and_its_kernels(tmp_path):
     path = notebook(tmp_path/"slow.ipynb", PARAMETERS, 'import os, pathlib, time\n(pathlib.Path(out)/"pid").write_text(str(os.getpid()))\ntime.sleep(600 if not (pathlib.Path(out)/"again").exists() else 0)')
     (tmp_path/"grid.yaml").write_text(f"notebook: {path}\ngrid: {{name: [a, b]}}\n")
     words = [COMMAND, "run", "--grid", tmp_path/"grid.yaml", "--out", tmp_path/"runs", "--workers", "2"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUICK_ENV)
+    process = copies.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUICK_ENV)
     wait_for(lambda: len(list(tmp_path.glob("runs/slow/*/pid")))==2 and all(file.read_text() for file in tmp_path.glob("runs/slow/*/pid")))
     process.send_signal(signal.SIGINT)
     _,complained = process.communicate(timeout=120)

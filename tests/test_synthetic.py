@@ -2,11 +2,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import copies
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -147,13 +147,13 @@ def contents(folder): return {str(path.relative_to(folder)): path.read_bytes() f
 def test_a_killed_tree_is_finished_as_if_nothing_had_happened(tmp_path):
     make = [sys.executable, "-c", "import sys; from audio2pose.data.synthetic import synthesise; synthesise(sys.argv[1], 6, seconds=8, progress=False)"]
     synthesise(tmp_path/"whole", 6, seconds=8, progress=False)
-    process = subprocess.Popen([*make, str(tmp_path/"killed")])
+    process = copies.Popen([*make, str(tmp_path/"killed")])
     while not list(tmp_path.glob("killed/truth/*.json")): time.sleep(.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     half = {name for name in contents(tmp_path/"killed") if ".part-" not in name}
     assert half<set(contents(tmp_path/"whole"))
-    subprocess.run([*make, str(tmp_path/"killed")], check=True)
+    copies.run([*make, str(tmp_path/"killed")], check=True)
     finished = {name: content for name,content in contents(tmp_path/"killed").items() if ".part-" not in name}
     assert finished==contents(tmp_path/"whole")
 

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 
+import copies
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,14 @@ QUICK = TrainConfig(steps=6, batch=4, rollout_start=0, rollout_fraction=1., roll
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")/"store"
     write_store(random_sequences(6, 700), folder)
+    return Store(folder)
+
+
+@pytest.fixture(scope="module")
+def short_store(tmp_path_factory):
+    "Sequences too short for the ten-second dances of validation, which were over half of the time of a run"
+    folder = tmp_path_factory.mktemp("short")/"store"
+    write_store(random_sequences(6, 480), folder)
     return Store(folder)
 
 
@@ -86,26 +95,26 @@ def command(store, out, *more):
             "--save-every", "2", "--log-every", "1", "--validate-every", "100", "--threads", "1", "--ema", ".9", *more]
 
 
-def test_killed_process_goes_on(store, tmp_path):
+def test_killed_process_goes_on(short_store, tmp_path):
     "SIGKILL at any moment leaves a whole checkpoint, and the end is the same"
-    subprocess.run(command(store, tmp_path/"straight"), check=True, capture_output=True)
-    process = subprocess.Popen(command(store, tmp_path/"killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    copies.run(command(short_store, tmp_path/"straight"), check=True, capture_output=True)
+    process = copies.Popen(command(short_store, tmp_path/"killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic()+120
     while not (tmp_path/"killed"/"checkpoint.pt").exists() and time.monotonic()<until: time.sleep(.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint(tmp_path/"killed")["step"]<8
-    subprocess.run(command(store, tmp_path/"killed"), check=True, capture_output=True)
+    copies.run(command(short_store, tmp_path/"killed"), check=True, capture_output=True)
     assert_same(checkpoint(tmp_path/"straight", python=True), checkpoint(tmp_path/"killed", python=True))
     assert not list(tmp_path.rglob(".part-*/model.safetensors")) or (tmp_path/"killed"/"model"/"model.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_two_processes_resume_as_well(store, tmp_path):
+def test_two_processes_resume_as_well(short_store, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for out,steps in (("straight", "4"), ("parts", "2"), ("parts", "4")):
-        subprocess.run([*launch, *command(store, tmp_path/out, "--steps", steps)[1:]], check=True, capture_output=True, env=environment, timeout=300)
+        copies.run([*launch, *command(short_store, tmp_path/out, "--steps", steps)[1:]], check=True, capture_output=True, env=environment, timeout=300)
     assert len(checkpoint(tmp_path/"straight")["processes"])==2
     assert_same(checkpoint(tmp_path/"straight"), checkpoint(tmp_path/"parts"))
 

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import copies
 import pytest
 from worker_jobs import worker
 
@@ -146,7 +147,7 @@ def start(tmp_path, out):
     def begin(items, engine="serial"):
         script = tmp_path/"main.py"
         script.write_text(MAIN.format(here=str(HERE), items=items, out=str(out), engine=engine))
-        process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = copies.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         return process
     yield begin
@@ -210,7 +211,7 @@ def test_only_errors_of_the_work_have_three_attempts(out):
     assert run_jobs(jobs_of(items), worker(out), out, {}, retry=["error"], progress=False).outcomes==Counter(error=1)
 
 
-def test_workers_leave_with_the_first_process(start, out):
+def test_workers_leave_with_the_first_process(start, out, processes_begin_anew):
     process = start({"bad": "hangs", "worse": "hangs"}, "processes")
     wait_for(lambda: len(begun(out))==2)
     children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()] if sys.platform=="linux" else []
@@ -267,7 +268,7 @@ def test_a_ledger_that_finds_no_room_stops_the_work(engine, tmp_path, out):
     out.mkdir()
     code = MAIN.format(here=str(HERE), items=items, out=str(out), engine=engine).replace('if __name__=="__main__":', 'if __name__=="__main__":\n    import resource\n    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))')
     (tmp_path/"small.py").write_text(code)
-    done = subprocess.run([sys.executable, str(tmp_path/"small.py")], capture_output=True, text=True, timeout=120, check=False, env=os.environ|dict(PYTHONDONTWRITEBYTECODE="1")) # A compiled module would be cut off, too
+    done = copies.run([sys.executable, str(tmp_path/"small.py")], capture_output=True, text=True, timeout=120, check=False, env=os.environ|dict(PYTHONDONTWRITEBYTECODE="1")) # A compiled module would be cut off, too
     assert done.returncode and "InputError" in done.stderr and "ledger.jsonl: cannot be written (File too large)" in done.stderr, done.stderr[-800:]
     finished_ = {key for key,lines in outcomes(out).items() if lines[-1]=="made"}
     assert 5<len(finished_)<100
@@ -374,7 +375,7 @@ def test_an_ordered_map_does_not_run_far_ahead(tmp_path):
     assert len(list(tmp_path.iterdir()))<=10
 
 
-def test_each_worker_has_its_share():
+def test_each_worker_has_its_share(processes_begin_anew):
     "Of GPUs and of threads, before anything is imported"
     def share(_):
         time.sleep(.3)
