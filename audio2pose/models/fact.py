@@ -26,7 +26,7 @@ from ..documents import disk_errors, parse_json, read_text
 from ..core import InputError, asset, atomic
 from .tensorflow import TensorBundle, find_bundle, variables
 from .published import fetch_hub, hub_name
-from .weights import check_state_dict, load_strict, load_state_dict, rename_keys
+from .weights import check_state_dict, load_state_dict, load_strict, on_meta, rename_keys
 
 # %% ../../nbs/410_models.fact.ipynb #0405c315
 @dataclass(frozen=True)
@@ -248,14 +248,13 @@ def sinusoidal_positions(
     width:int, # D
 )->Float[Tensor, "T D"]: # Between -0.5 and 0.5
     "Sines and cosines with periods from 4 to 960 frames: the same moment reads the same in both streams"
-    rate = 2*math.pi/torch.logspace(math.log10(4), math.log10(960), width//2)
-    angle = torch.arange(frames)[:, None]*rate
+    rate = 2*math.pi/torch.logspace(math.log10(4), math.log10(960), width//2, device="cpu") # Also for a model on the meta device, where PyTorch's compiler would do it
+    angle = torch.arange(frames, device="cpu")[:, None]*rate
     return .5*torch.cat([angle.sin(), angle.cos()], 1)
 
 # %% ../../nbs/410_models.fact.ipynb #4cb64c65
 def reset_parameters(self:FACT):
     "Initialise as the released code does"
-    if self.head.weight.is_meta: return # Nothing to fill, and PyTorch would load its compiler, 1.3 s, to find out the shapes
     for module in self.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -499,7 +498,7 @@ def from_pretrained(cls:type[FACT],
     "Load a trained model"
     weights = find_weights(name_or_path, revision)
     state,config = read_pretrained(weights, config, sha256)
-    with torch.device("meta"): model = cls(config)
+    with on_meta(): model = cls(config)
     check_state_dict(model, state, str(weights))
     model.to_empty(device="cpu").register_masks()
     return load_strict(model, state, str(weights)).eval()

@@ -14,7 +14,6 @@ import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..core import InputError, atomic, file_sha256
@@ -27,7 +26,7 @@ from .rtmdet import RTMDet, detector_sizes, from_onnx, select_category
 from .rtmw3d import RTMW3D, pose_sizes
 from .tensorflow import TensorBundle, find_bundle, variables
 from .published import known_weights, trained_on
-from .weights import load_contents, mismatches
+from .weights import load_contents, mismatches, on_meta
 
 # %% ../../nbs/480_models.identify.ipynb #341561c0
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def match_fact(
     if "motion_embed.weight" not in state or "head.bias" not in state: return None
     try: config = stored or fact_config(state)
     except InputError: return Match("a FACT with parts missing")
-    with torch.device("meta"): model = FACT(config)
+    with on_meta(): model = FACT(config)
     said = {FACTConfig(): "as in the paper", FACTConfig.small(): "the size of the shipped one"}.get(config, f"{config.width} wide, MLP {config.mlp}, {' + '.join(map(str, config.block_counts))} blocks")
     return Match(f"FACT, {said}", model, state, "" if stored or config.width==FACTConfig.width else "how many attention heads it has is not in the file")
 
@@ -75,9 +74,9 @@ def match_dstformer(
     try: config = infer_config(encoder, "")
     except InputError: return Match("a DSTformer with parts missing")
     if "head.fc1.weight" not in state:
-        with torch.device("meta"): return Match(str(config), DSTformer(config), encoder)
+        with on_meta(): return Match(str(config), DSTformer(config), encoder)
     task = MeshRegressor if "head.head_pose.weight" in state else ActionNet
-    with torch.device("meta"): model = empty_task_model(task, state, "")
+    with on_meta(): model = empty_task_model(task, state, "")
     what = "a body (mesh)" if task is MeshRegressor else f"{len(state['head.fc2.weight'])} action classes" if "head.fc2.weight" in state else "an action embedding"
     parts = nn.ModuleDict(dict(backbone=model.backbone, head=model.head))
     return Match(f"{config} with {what}", parts, {name: tensor for name,tensor in state.items() if not name.startswith(("head.smpl.", "head.J_regressor", "body."))})
@@ -94,7 +93,7 @@ def match_openmmlab(
     stems = {(value[0] if detector else value).widths[0]//2: name for name,value in sizes.items()}
     name = stems.get(len(stem))
     if name is None: return Match(f"{kind.__name__} of another size ({len(stem)} channels at first; there are {', '.join(sizes)})")
-    with torch.device("meta"): model = kind(name)
+    with on_meta(): model = kind(name)
     outputs = state.get("bbox_head.rtm_cls.0.bias")
     many = outputs is not None and outputs.ndim==1 and len(outputs)>1
     return Match(f"{kind.__name__}-{name}", model, select_category(state) if many else state, f"it tells {len(outputs)} classes apart" if many else "")
@@ -108,7 +107,7 @@ def match_retrieval(
     width,inputs = state["dance.data.embed.weight"].shape
     layers = len({name.split(".")[4] for name in state if name.startswith("dance.data.layers.layers.")})
     heads = next((heads for heads in (4, 2, 1) if width%heads==0), 1)
-    with torch.device("meta"): model = Retrieval(inputs, state["music.data.embed.weight"].shape[1], width, layers, heads)
+    with on_meta(): model = Retrieval(inputs, state["music.data.embed.weight"].shape[1], width, layers, heads)
     return Match(f"Retrieval, {inputs} numbers of a dance and {model.music.mean.shape[0]} of music, {width} wide", model, state)
 
 # %% ../../nbs/480_models.identify.ipynb #c74a48bc
@@ -248,7 +247,7 @@ def convert_fact(
     heads:int|None, # Attention heads, where the file does not say it
 )->Path: # `out`
     "Write a FACT as a model folder"
-    with torch.device("meta"): model = FACT(config_with_heads(found, heads))
+    with on_meta(): model = FACT(config_with_heads(found, heads))
     model.to_empty(device="cpu").register_masks()
     model.load_state_dict(found.match.state)
     model.save_pretrained(out)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['state_dict_keys', 'ema_keys', 'MAX_WEIGHT', 'optimizer_moments', 'numpy_globals', 'read_checkpoint', 'Contents',
            'without_prefixes', 'contents', 'load_contents', 'load_state_dict', 'rename_keys', 'mismatches',
-           'check_state_dict', 'SkipNormal', 'on_meta', 'load_strict', 'load_optimiser']
+           'check_state_dict', 'SkipRandomFill', 'on_meta', 'load_strict', 'load_optimiser']
 
 # %% ../../nbs/400_models.weights.ipynb #035f20f1
 import os
@@ -155,16 +155,16 @@ def check_state_dict(
     raise InputError(f"{where}: these weights do not fit {type(module).__name__} ({'; '.join(parts)}). Are they from another model or configuration?")
 
 # %% ../../nbs/400_models.weights.ipynb #b41c5e28
-class SkipNormal(TorchFunctionMode):
-    "Leaves alone what `torch.nn.init.normal_` would fill"
+class SkipRandomFill(TorchFunctionMode):
+    "Leaves alone what would be filled with random numbers"
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is nn.init.normal_: return args[0] if args else kwargs["tensor"]
+        if function in (nn.init.normal_, Tensor.normal_, Tensor.uniform_): return args[0] if args else kwargs["tensor"]
         return function(*args, **kwargs or {})
 
 @contextmanager
 def on_meta()->Iterator[None]:
     "Modules made meanwhile are names and shapes, without memory"
-    with torch.device("meta"), SkipNormal(): yield
+    with torch.device("meta"), SkipRandomFill(): yield
 
 # %% ../../nbs/400_models.weights.ipynb #76276e38
 def load_strict(
