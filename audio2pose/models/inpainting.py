@@ -65,14 +65,17 @@ def constrain_path(
     yaws:Float[np.ndarray, "N"], # Heading, rad; NaN where free; the first is known
 )->Float[np.ndarray, "N F"]:
     "Steps and turns changed so that places and headings are met"
-    features = features.astype(float)
-    known = np.flatnonzero(np.isfinite(yaws))
-    for a,b in zip(known[:-1], known[1:]):
-        missing = yaws[b]-yaws[a]-features[a+1:b+1, 2].sum()
-        features[a+1:b+1, 2] += spread(b-a)*((missing+np.pi)%(2*np.pi)-np.pi)
+    wrapped = lambda angle: (angle+np.pi)%(2*np.pi)-np.pi
+    features,known = features.astype(float),np.flatnonzero(np.isfinite(yaws))
+    near,gaps = known[:-1][np.diff(known)==1],np.flatnonzero(np.diff(known)>1) # To the very next frame there is nothing to spread
+    features[near+1, 2] += wrapped(yaws[near+1]-yaws[near]-features[near+1, 2])
+    for a,b in zip(known[gaps], known[gaps+1]): features[a+1:b+1, 2] += spread(b-a)*wrapped(yaws[b]-yaws[a]-features[a+1:b+1, 2].sum())
     turned = vertical_rotations(yaws[0]+np.concatenate([[0], np.cumsum(features[1:-1, 2])]))[:, [0, 2]][:, :, [0, 2]]
     known = np.flatnonzero(np.isfinite(places[:, 0]))
-    for a,b in zip(known[:-1], known[1:]):
+    near,gaps = known[:-1][np.diff(known)==1],np.flatnonzero(np.diff(known)>1)
+    walked = np.einsum("tij,tj->ti", turned[near], features[near+1, :2])
+    features[near+1, :2] += np.einsum("tji,tj->ti", turned[near], places[near+1]-places[near]-walked)
+    for a,b in zip(known[gaps], known[gaps+1]):
         walked = np.einsum("tij,tj->i", turned[a:b], features[a+1:b+1, :2])
         features[a+1:b+1, :2] += np.einsum("tji,j->ti", turned[a:b], places[b]-places[a]-walked)*spread(b-a)[:, None]
     return features
