@@ -190,7 +190,10 @@ def smooth_rotations(
 )->Float[np.ndarray, "T 24 3 3"]:
     "Gaussian smoothing of rotations over time (chordal mean)"
     smooth = np.empty(matrices.shape)
-    for joint in range(matrices.shape[1]): smooth[:,joint] = closest_rotation(gaussian_filter1d(matrices[:,joint], frames, axis=0, mode="nearest"))
+    for joint in range(matrices.shape[1]):
+        some = matrices[:,joint]
+        if (some==some[:1]).all(): some = some[:1] # It does not move
+        smooth[:,joint] = closest_rotation(gaussian_filter1d(some, frames, axis=0, mode="nearest"))
     return smooth
 
 # %% ../../nbs/110_body.footing.ipynb #3babaf39
