@@ -67,25 +67,44 @@ def browser(launch):
     opened.close()
 
 
-@contextmanager
-def visit(browser, path, ready=True, script="", **options):
-    "Open a page file; afterwards nothing may have gone wrong and nothing may have been fetched"
-    context = browser.new_context(**{"viewport": {"width": 600, "height": 420}, **options})
+def new_page(browser, **device):
+    "A tab without a network"
+    context = browser.new_context(**device)
     context.set_default_timeout(60_000)
     context.set_offline(True)
     context.route("http*://**", lambda route: route.abort())
-    page,wrong,fetched = context.new_page(), [], []
-    page.on("console", lambda message: wrong.append(message.text) if message.type=="error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: fetched.append(request.url))
-    if script: page.add_init_script(script)
-    page.goto(path.as_uri())
-    if ready: page.wait_for_function("window.player?.ready")
+    return context.new_page()
+
+
+WINDOW,SMALL = dict(width=600, height=420),dict(width=320, height=240) # A processor draws every pixel: small where the test does not look
+shared_tabs = {} # Browser and device → the tab in which pages follow each other: a process and its compiled code serve them all
+
+
+@contextmanager
+def visit(browser, path, script="", viewport=WINDOW, color_scheme="light", reduced_motion="no-preference", forced_colors="none", **device):
+    "Open a page file anew; afterwards nothing may have gone wrong and nothing may have been fetched"
+    tab,wrong,fetched,done = (browser, *sorted(device.items())), [], [], False
+    page = shared_tabs.pop(tab, None) if not script else None # A prepared page has a tab of its own
+    if page is None: page = new_page(browser, **device)
+    listeners = dict(console=lambda message: wrong.append(message.text) if message.type=="error" else None,
+                     pageerror=lambda error: wrong.append(str(error)), request=lambda request: fetched.append(request.url))
     try:
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=color_scheme, reduced_motion=reduced_motion, forced_colors=forced_colors)
+        for event,listener in listeners.items(): page.on(event, listener)
+        if script: page.add_init_script(script)
+        page.goto(path.as_uri())
+        page.wait_for_function("window.player?.ready")
         yield page
         assert wrong==[]
         assert [url for url in fetched if not url.startswith(("blob:", "data:"))]==[path.as_uri()]
-    finally: context.close()
+        for event,listener in listeners.items(): page.remove_listener(event, listener)
+        page.mouse.move(-1, -1)
+        page.goto("about:blank")
+        done = not script
+    finally:
+        if done: shared_tabs[tab] = page
+        else: page.context.close()
 
 
 def seen(page):
@@ -103,7 +122,7 @@ def frame(page): return page.evaluate("player.frame")
 
 @needs_browser
 def test_it_plays_and_the_song_leads(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         assert frame(page)==0
         page.click(".play")
         page.wait_for_function("player.frame > 20")
@@ -122,7 +141,7 @@ def test_it_plays_and_the_song_leads(browser, page_file):
 
 @needs_browser
 def test_a_seek_shows_the_frame_of_that_time(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         for time in (1.5, .008, 0, 1/60, 4.99, 6.2, 7.9):
             page.evaluate("time => player.seek(time)", time)
             page.wait_for_timeout(60)
@@ -132,7 +151,7 @@ def test_a_seek_shows_the_frame_of_that_time(browser, page_file):
 
 @needs_browser
 def test_a_seek_while_playing_goes_on_from_there(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         page.evaluate("player.play()")
         page.wait_for_function("player.frame > 5")
         page.evaluate("player.seek(3)")
@@ -143,7 +162,7 @@ def test_a_seek_while_playing_goes_on_from_there(browser, page_file):
 
 @needs_browser
 def test_seeking_beyond_either_end_stays_inside(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         page.evaluate("player.seek(-5)")
         assert frame(page)==0
         page.evaluate("player.seek(1e9)")
@@ -154,7 +173,7 @@ def test_seeking_beyond_either_end_stays_inside(browser, page_file):
 
 @needs_browser
 def test_it_dances_on_after_the_song_and_rests_at_the_end(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         page.evaluate("player.seek(4.6), player.play()")
         page.wait_for_function("player.frame > 330") # The song is over at 300
         page.evaluate("player.seek(7.8)")
@@ -167,7 +186,7 @@ def test_it_dances_on_after_the_song_and_rests_at_the_end(browser, page_file):
 @needs_browser
 def test_a_song_longer_than_the_dance_plays_to_its_end(browser, tmp_path, song):
     player.write_html(swaying(1.), tmp_path/"short.html", song)
-    with visit(browser, tmp_path/"short.html") as page:
+    with visit(browser, tmp_path/"short.html", viewport=SMALL) as page:
         assert page.evaluate("player.length")==pytest.approx(5, abs=.01)
         page.evaluate("player.seek(4.5), player.play()")
         page.wait_for_function("player.time > 4.8")
@@ -177,7 +196,7 @@ def test_a_song_longer_than_the_dance_plays_to_its_end(browser, tmp_path, song):
 @needs_browser
 def test_without_a_song_it_keeps_its_own_time(browser, tmp_path):
     player.write_html(swaying(), tmp_path/"silent.html", title="Silent")
-    with visit(browser, tmp_path/"silent.html") as page:
+    with visit(browser, tmp_path/"silent.html", viewport=SMALL) as page:
         page.evaluate("player.play()")
         start = page.evaluate("[player.time, performance.now()/1000]")
         page.wait_for_timeout(700)
@@ -189,7 +208,7 @@ def test_without_a_song_it_keeps_its_own_time(browser, tmp_path):
 @needs_browser
 def test_a_muted_tab_changes_nothing_but_the_sound(launch, page_file):
     muted = launch([*SOFTWARE_GL, "--mute-audio"])
-    with visit(muted, page_file) as page:
+    with visit(muted, page_file, viewport=SMALL) as page:
         page.evaluate("player.play()")
         page.wait_for_function("player.frame > 30")
         page.keyboard.press("m")
@@ -203,7 +222,7 @@ def test_a_muted_tab_changes_nothing_but_the_sound(launch, page_file):
 @needs_browser
 def test_speed_and_loop(browser, tmp_path):
     player.write_html(swaying(1.), tmp_path/"short.html")
-    with visit(browser, tmp_path/"short.html") as page:
+    with visit(browser, tmp_path/"short.html", viewport=SMALL) as page:
         page.select_option("select", "0.25")
         page.evaluate("player.play()")
         page.wait_for_timeout(600)
@@ -218,7 +237,7 @@ def test_speed_and_loop(browser, tmp_path):
 @needs_browser
 def test_a_blocked_song_waits_for_a_click(browser, page_file):
     refuse = "HTMLMediaElement.prototype.play = () => Promise.reject(new DOMException('no gesture yet', 'NotAllowedError'))"
-    with visit(browser, page_file, script=refuse) as page:
+    with visit(browser, page_file, script=refuse, viewport=SMALL) as page:
         page.evaluate("player.play()")
         page.wait_for_timeout(100)
         assert not page.evaluate("player.playing") and frame(page)==0
@@ -228,7 +247,7 @@ def test_a_blocked_song_waits_for_a_click(browser, page_file):
 def test_a_song_that_cannot_be_decoded_is_said_and_danced_without(browser, tmp_path, song, monkeypatch):
     monkeypatch.setattr(player, "sound_data", lambda path: {"type": "audio/mpeg", "seconds": 5., "data": player.base64_text(b"noise"*99)})
     player.write_html(swaying(), tmp_path/"broken.html", song)
-    with visit(browser, tmp_path/"broken.html") as page:
+    with visit(browser, tmp_path/"broken.html", viewport=SMALL) as page:
         page.wait_for_function("document.querySelector('.note').textContent.includes('silence')")
         page.evaluate("player.play()")
         page.wait_for_function("player.frame > 10")
@@ -319,7 +338,7 @@ def test_it_survives_a_lost_graphics_context(browser, page_file):
 
 @needs_browser
 def test_the_keyboard(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         def after(key):
             page.keyboard.press(key)
             return frame(page)
@@ -354,7 +373,7 @@ def turned(page):
 
 @needs_browser
 def test_the_camera_is_moved_by_keys(browser, page_file):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         start = turned(page)
         for key,axis,sign in (("ArrowLeft", 0, -1), ("ArrowRight", 0, 1), ("ArrowUp", 1, 1), ("ArrowDown", 1, -1), ("+", 2, -1), ("=", 2, -1), ("-", 2, 1)):
             before = turned(page)
@@ -495,7 +514,7 @@ def test_who_wants_less_motion_sees_only_the_dance(browser, page_file):
     "No glide, no pulse on the floor; the dance itself is what one has come for, and begins when one asks for it"
     after = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done([player.camera.now.azimuth === player.camera.wanted.azimuth, Math.max(...pulses)]))))"
     for wish,calm in (("reduce", True), ("no-preference", False)):
-        with visit(browser, page_file, reduced_motion=wish) as page:
+        with visit(browser, page_file, reduced_motion=wish, viewport=SMALL) as page:
             page.evaluate("() => { window.pulses = [0]; const draw = player.screen.draw.bind(player.screen); player.screen.draw = (...all) => { pulses.push(all[4]); draw(...all) } }")
             page.evaluate("player.seek(.5), player.play()")
             page.wait_for_function("player.frame > 31 && pulses.length > 2")
@@ -508,7 +527,7 @@ def test_who_wants_less_motion_sees_only_the_dance(browser, page_file):
 def test_the_picture_is_never_coarser_than_half(browser, page_file):
     size = "() => { const c = document.querySelector('canvas'); return [c.width / c.clientWidth / Math.min(devicePixelRatio, 2), c.height / c.clientHeight / Math.min(devicePixelRatio, 2)] }"
     for ratio in (1, 2):
-        with visit(browser, page_file, device_scale_factor=ratio) as page:
+        with visit(browser, page_file, viewport=SMALL, **(dict(device_scale_factor=ratio) if ratio>1 else {})) as page:
             assert page.evaluate(size)==pytest.approx([1, 1], abs=.01), "at rest every pixel is drawn"
             page.evaluate("player.play()")
             page.wait_for_function("player.frame > 3")
@@ -642,7 +661,7 @@ def test_the_slider(browser, page_file):
 def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path, song):
     title = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&{{data}}"""
     player.write_html(swaying(1.), tmp_path/"hostile.html", song, title=title)
-    with visit(browser, tmp_path/"hostile.html") as page:
+    with visit(browser, tmp_path/"hostile.html", viewport=SMALL) as page:
         assert page.title()==title
         assert page.inner_text(".title")==title
         assert page.evaluate("window.hacked") is None
@@ -650,7 +669,7 @@ def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path, song):
 
 @needs_browser
 def test_the_song_name_is_the_title(browser, page_file, song):
-    with visit(browser, page_file) as page:
+    with visit(browser, page_file, viewport=SMALL) as page:
         assert page.title()==page.inner_text(".title")==song.stem
         assert page.evaluate("window.hacked") is None
 
@@ -674,7 +693,7 @@ def test_even_an_injected_script_would_not_run(browser, page_file, tmp_path):
 def test_ten_minutes_open_in_a_few_seconds(browser, tmp_path):
     player.write_html(swaying(600.), tmp_path/"long.html")
     assert (tmp_path/"long.html").stat().st_size<10e6
-    with visit(browser, tmp_path/"long.html") as page:
+    with visit(browser, tmp_path/"long.html", viewport=SMALL) as page:
         assert page.evaluate("performance.now()")<8000
         page.evaluate("player.seek(599.5)")
         assert frame(page)==35970

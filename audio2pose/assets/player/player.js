@@ -486,7 +486,7 @@ class Player {
 
   find(name) { return this.element.querySelector(name); }
   frameAt(time) { return clamp(Math.round(time * this.fps), 0, this.frames - 1); }
-  redraw() { this.stale = true; }
+  redraw() { this.stale = true; this.wake(); }
   pressed(name) { return this.find(name).getAttribute("aria-pressed") === "true"; }
 
   paint() { // Light or dark, as the page around says
@@ -632,27 +632,30 @@ class Player {
 
   resize(ratio, inset) { // Canvas pixels for each CSS pixel; the share of the picture that the controls cover
     const { canvas } = this, even = x => Math.max(2, 2 * Math.round(x * ratio / 2)); // As films want it
-    const width = even(canvas.clientWidth), height = even(canvas.clientHeight);
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const width = even(canvas.clientWidth), height = even(canvas.clientHeight), same = canvas.width === width && canvas.height === height;
+    if (same && this.inset === inset) return;
+    if (!same) Object.assign(canvas, { width, height });
     this.inset = inset;
+    this.redraw();
   }
 
   fit() { // One canvas pixel per screen pixel, up to two per CSS pixel
     const { canvas } = this, covered = canvas.getBoundingClientRect().bottom - this.find(".controls").getBoundingClientRect().top;
     if (!this.clip) this.resize((this.playing ? this.sharpness : 1) * Math.min(devicePixelRatio || 1, 2), clamp(covered / Math.max(1, canvas.clientHeight), 0, .5));
     this.element.style.setProperty("--bar", `${covered}px`); // The tools open above it
-    this.stacked = this.stack && this.dances.length > 1 && canvas.clientHeight > 1.2 * canvas.clientWidth;
+    const stacked = this.stack && this.dances.length > 1 && canvas.clientHeight > 1.2 * canvas.clientWidth;
+    if (stacked !== this.stacked) this.redraw();
+    this.stacked = stacked;
     this.find(".names").classList.toggle("stacked", this.stacked);
     this.find(".names").style.bottom = `${this.stacked ? covered : 0}px`;
     this.grain = Math.max(1 / 30, Math.min(.1, this.length / Math.max(1, this.find("input").clientWidth))); // s: a pixel of the slider, or a digit of the clock
     this.find(".beats path").setAttribute("d", beatTicks(this.beats, this.length, this.find(".beats").clientWidth));
-    this.redraw();
     this.wake();
   }
 
   show(visible) { // Out of sight nothing need be drawn
+    if (visible && !this.visible) this.stale = true;
     this.visible = visible;
-    if (visible) this.redraw();
     this.wake();
   }
 
@@ -701,7 +704,7 @@ class Player {
     dances.forEach((dance, i) => {
       const place = clamp(this.playing ? time * dance.fps : Math.round(time * dance.fps), 0, dance.frames - 1), pose = dance.at(place);
       const [, bottom, width, height] = panes[i], view = this.camera.view(pose.path, dance.ground, width / height, bottom ? 0 : this.inset * canvas.height / height, i);
-      const shown = { ground, bones, trails: trails ? dance.trails(place, pose) : [], hurry: this.playing && dances.length === 1 && bySoftware() };
+      const shown = { ground, bones, trails: trails ? dance.trails(place, pose) : [], hurry: (this.playing || this.gliding) && dances.length === 1 && bySoftware() };
       this.screen.draw(pose, view, dance.ground, this.palette, pulse, panes[i], shown);
     });
     this.drawn++;
@@ -712,7 +715,9 @@ class Player {
     if (!this.awake) return this.stay || this.pause(); // Taken off the page: be quiet
     const time = this.time, gliding = this.camera.glide(Math.min((now - this.last) / 1000, .1), this.calm.matches);
     if (this.playing && this.wasPlaying) this.easeOff(now - this.last);
-    if (this.playing !== this.wasPlaying) this.fit();
+    if (this.playing !== this.wasPlaying) { this.stale = true; this.fit(); }
+    if (this.gliding && !gliding) this.stale = true; // The last picture of a glide is drawn with all care
+    this.gliding = gliding && !this.calm.matches;
     this.wasPlaying = this.playing;
     this.last = now;
     if (this.visible && (this.playing || gliding || this.stale)) {
@@ -722,13 +727,17 @@ class Player {
     }
     if (this.clip?.over(time, this.playing)) this.clip.stop();
     this.ontick?.();
-    requestAnimationFrame(later => this.tick(later));
+    this.awake = this.playing || gliding || this.clip || this.visible && this.stale; // Else nothing moves until somebody says so
+    if (this.awake) requestAnimationFrame(later => this.tick(later));
   }
 
   wake() {
     if (this.awake || !this.ready) return;
     this.awake = true;
-    requestAnimationFrame(now => this.tick(now));
+    requestAnimationFrame(now => {
+      this.last = now - 1000 / 60;
+      this.tick(now);
+    });
   }
 
   begin() {

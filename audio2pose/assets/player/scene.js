@@ -463,7 +463,7 @@ class SolidRenderer {
     this.gl = canvas.getContext("webgl2", { antialias: !bySoftware(), alpha: false, powerPreference: "high-performance" });
     if (!this.gl) throw new Error("no WebGL2");
     this.skin = data.body;
-    this.bones = bonesBody(data.skeleton);
+    this.skeleton = data.skeleton;
     this.build();
     canvas.addEventListener("webglcontextlost", event => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => { this.build(); this.onrestore?.(); });
@@ -478,7 +478,7 @@ class SolidRenderer {
     };
     this.empty = gl.createVertexArray();
     this.ribbon = this.ribbonArray();
-    this.meshes = { skin: this.loadMesh(this.skin), bones: this.loadMesh(this.bones) };
+    this.meshes = {};
     this.shadow = this.target(640, gl.DEPTH_COMPONENT24, gl.DEPTH_ATTACHMENT);
     this.contact = this.target(256, gl.R8, gl.COLOR_ATTACHMENT0);
   }
@@ -548,7 +548,7 @@ class SolidRenderer {
     if (gl.isContextLost()) return;
     this.pane = pane;
     this.shown = shown;
-    const { skinner, carried, scale } = this.mesh = this.meshes[shown.bones ? "bones" : "skin"];
+    const { skinner, carried, scale } = this.mesh = shown.bones ? this.meshes.bones ||= this.loadMesh(bonesBody(this.skeleton)) : this.meshes.skin ||= this.loadMesh(this.skin);
     const middle = [x, ground + .8, z], lamp = KEY.map((k, i) => middle[i] + 5 * k);
     const shadowMatrix = multiply4(orthographic(2, 1, 9), lookAt(lamp, middle, [0, 1, 0]));
     const contactMatrix = multiply4(orthographic(1.6, 0, CONTACT_HEIGHT), lookAt([x, ground, z], [x, ground + 1, z], [0, 0, 1]));
