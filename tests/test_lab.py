@@ -22,6 +22,7 @@ FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
          "--autoplay-policy=no-user-gesture-required --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
          "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream").split()
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+LOOK = 100 # ms between two looks at a page: to look at each of its frames makes it draw frames
 PREPARE = """
 import numpy as np
 from audio2pose.show.player import Dancer
@@ -51,7 +52,7 @@ def server(tmp_path_factory):
     home,port = tmp_path_factory.mktemp("lab"),free_port()
     environment = {key: value for key,value in os.environ.items() if key not in ("AUDIO2POSE_STILLS", "MPLBACKEND")}
     environment |= dict(JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_DATA_DIR=str(home/"data"), JUPYTERLAB_WORKSPACES_DIR=str(home/"workspaces"), OMP_NUM_THREADS="1")
-    options = [f"--option={option}" for option in ("--allow-root", "--ServerApp.token=", "--ServerApp.password=")]
+    options = [f"--option={option}" for option in ("--allow-root", "--ServerApp.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True")]
     command = [sys.executable, "-c", "from audio2pose.cli import main; main()", "lab", str(home/"guides"), "--no-browser", "--port", str(port), *options]
     with open(home/"log", "w") as log: process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
@@ -76,21 +77,38 @@ def browser():
         opened.close()
 
 
+shared_pages = {} # Server → a page in which notebooks are opened and closed; to load JupyterLab takes longer than most of them
+OPEN = "async name => { await jupyterapp.commands.execute('docmanager:open', { path: name }) }" # Not to answer with the notebook
+CLOSE = """async () => { for (const shown of [...jupyterapp.shell.widgets('main')]) shown.dispose(); // Without a question whether to save
+    await jupyterapp.serviceManager.sessions.shutdownAll(); }"""
+
+
 @contextmanager
-def opened(browser, server, name, **options):
-    "A notebook in JupyterLab; nothing may go wrong in the page"
-    address,_ = server
-    context = browser.new_context(**{"viewport": dict(width=1280, height=900), **options})
-    context.set_default_timeout(90_000)
-    page,wrong = context.new_page(),[]
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(f"{address}/lab/tree/{name}?reset")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
+def opened(browser, server, name, fresh=False, viewport=None, permissions=()):
+    "A notebook in JupyterLab, in a page that has shown others unless it shall be fresh; nothing may go wrong in it"
+    wrong,page = [],None if fresh else shared_pages.pop(server, None)
+    known,done = page is not None,False
+    page = page or browser.new_context().new_page()
     try:
+        note = lambda error: wrong.append(str(error))
+        page.on("pageerror", note)
+        page.context.set_default_timeout(90_000)
+        page.context.grant_permissions(list(permissions))
+        page.set_viewport_size(viewport or dict(width=1280, height=900))
+        if known: page.evaluate(OPEN, name)
+        else: page.goto(f"{server[0]}/lab/tree/{name}?reset")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'", polling=LOOK)
         yield page
         assert wrong==[]
-    finally: context.close()
+        page.remove_listener("pageerror", note)
+        done = not fresh
+    finally:
+        if done:
+            page.evaluate(CLOSE)
+            page.context.clear_permissions()
+            shared_pages[server] = page
+        else: page.context.close()
 
 
 def notebook(server, name, *cells):
@@ -121,7 +139,7 @@ def wait_idle(page, timeout=90_000):
     "Until nothing runs and nothing waits"
     page.wait_for_timeout(300)
     page.wait_for_function("""() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'
-        && ![...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))""", timeout=timeout)
+        && ![...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))""", timeout=timeout, polling=LOOK)
 
 
 def restart(page, server, name):
@@ -132,9 +150,9 @@ def restart(page, server, name):
     assert done==200
 
 
-def player(page, index=0, timeout=60_000):
+def player(page, index=0, timeout=60_000, polling=LOOK):
     "A handle on a widget's player, once it has drawn"
-    page.wait_for_function("i => document.querySelectorAll('.a2p-view')[i]?.player?.drawn > 0", arg=index, timeout=timeout)
+    page.wait_for_function("i => document.querySelectorAll('.a2p-view')[i]?.player?.drawn > 0", arg=index, timeout=timeout, polling=polling)
     return page.evaluate_handle("i => document.querySelectorAll('.a2p-view')[i].player", index)
 
 
@@ -227,14 +245,14 @@ def test_a_song_is_dropped_and_one_is_recorded(browser, server, tmp_path):
         run_all(page, 2)
         player(page)
         page.set_input_files(".a2p-box input", tmp_path/"clap.wav")
-        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('3.0 s danced')")
-        page.wait_for_function("document.querySelector('.a2p-view').player?.frames === 180")
+        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('3.0 s danced')", polling=LOOK)
+        page.wait_for_function("document.querySelector('.a2p-view').player?.frames === 180", polling=LOOK)
         page.set_input_files(".a2p-box input", tmp_path/"letter.mp3")
-        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('letter.mp3')")
+        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('letter.mp3')", polling=LOOK)
         page.click(".a2p-box .record")
         page.wait_for_timeout(2500)
         page.click(".a2p-box .record")
-        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('recording.webm: ')")
+        page.wait_for_function("document.querySelector('.a2p-box .status').textContent.includes('recording.webm: ')", polling=LOOK)
         assert 1<page.evaluate("document.querySelector('.a2p-view').player.length")<6
 
 
@@ -250,7 +268,7 @@ def test_the_first_frame_comes_soon_after_the_cell(browser, server, record_prope
         page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content").click()
         begun = time.perf_counter()
         page.keyboard.press("Control+Enter")
-        shown = player(page, 1)
+        shown = player(page, 1, polling="raf")
         seconds = time.perf_counter()-begun
         assert shown.evaluate("p => p.frames")==3600
     record_property("first_frame_seconds", round(seconds, 2))
@@ -273,10 +291,10 @@ def test_a_saved_notebook_opened_by_others(browser, server):
     saved["metadata"].pop("widgets", None)
     assert sum(bool(cell.get("outputs")) for cell in saved["cells"])==2
     (server[1]/"given.ipynb").write_text(json.dumps(saved))
-    with opened(browser, server, "given.ipynb", viewport=dict(width=1280, height=2400)) as page:
+    with opened(browser, server, "given.ipynb", fresh=True, viewport=dict(width=1280, height=2400)) as page:
         alive = """() => { const parts = [...document.querySelectorAll('.jp-OutputArea-output')];
             return parts.length === 2 && parts.every(part => part.querySelector('img')?.naturalWidth > 100 || part.querySelector('iframe, canvas') || part.textContent.trim().length > 20) }"""
-        page.wait_for_function(alive, timeout=60_000)
+        page.wait_for_function(alive, timeout=60_000, polling=LOOK)
 
 
 # ---- plots
@@ -294,7 +312,7 @@ def test_a_plot_uses_the_width_and_is_not_cut_off(browser, server, width):
     shown = notebook(server, f"plot{width}.ipynb", "import matplotlib.pyplot as plt\nfig,ax = plt.subplots(figsize=(9, 2), layout='constrained')\nax.plot([0, 1]);", "0")
     with opened(browser, server, shown, viewport=dict(width=width, height=900)) as page:
         run_all(page, 2)
-        page.wait_for_function("document.querySelector('.jp-OutputArea-output img')?.naturalWidth > 0")
+        page.wait_for_function("document.querySelector('.jp-OutputArea-output img')?.naturalWidth > 0", polling=LOOK)
         pixels,seen,area,beyond,stretched = page.evaluate(MEASURE)
     sys.stdout.write(f"window {width}: a plot of 9 inches has {pixels} pixels and is shown in {seen:.0f} of {area:.0f}\n")
     assert 1150<pixels<1300 and beyond<1 and stretched==pytest.approx(1, abs=.02)
@@ -309,7 +327,7 @@ def test_a_plot_uses_the_width_and_is_not_cut_off(browser, server, width):
 def test_the_tour_runs_to_its_end(browser, server):
     tour = json.loads((server[1]/"tour.ipynb").read_text())
     count = len(tour["cells"])
-    with opened(browser, server, "tour.ipynb") as page:
+    with opened(browser, server, "tour.ipynb", fresh=True) as page:
         page.click(".jp-Notebook .jp-CodeCell .jp-InputPrompt >> nth=0")
         begin(page)
         for _ in range(count):
