@@ -77,18 +77,23 @@ def model(): return MotionFlow.from_pretrained()
 @pytest.fixture(scope="module")
 def dance(model): return dance_to_beats(model, MUSIC.beats.times, MUSIC.seconds, seed=3)
 
-@pytest.fixture
-def shown(model, dance, request):
-    "Editor and page"
+@pytest.fixture(scope="module")
+def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason='pip install "audio2pose[dev]"')
-    editor = DanceEditor(dance, MUSIC, model=model)
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page,wrong = browser.new_page(viewport=dict(width=1000, height=640)),[]
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        yield editor,Page(page, dancer=editor.dancer, ruler=editor.ruler)
-        assert wrong==[]
-        browser.close()
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+@pytest.fixture
+def shown(browser, model, dance):
+    "Editor and page"
+    editor = DanceEditor(dance, MUSIC, model=model)
+    page,wrong = browser.new_page(viewport=dict(width=1000, height=640)),[]
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield editor,Page(page, dancer=editor.dancer, ruler=editor.ruler)
+    page.context.close()
+    assert wrong==[]
 
 @needs_browser
 def test_bars_are_selected_danced_anew_compared_and_taken_back(shown, dance):

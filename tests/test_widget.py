@@ -75,6 +75,15 @@ def test_another_dance_in_the_same_cell_starts_anew():
 
 # ---- without a kernel
 
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason='pip install "audio2pose[dev]"')
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
+        yield opened
+        opened.close()
+
+
 def test_what_is_left(monkeypatch):
     monkeypatch.delenv("AUDIO2POSE_STILLS", raising=False)
     data,_ = widget.Dancer(wild(), tone(), title="<b>&\"")._repr_mimebundle_()
@@ -93,9 +102,8 @@ def test_ten_minutes_are_saved_as_an_excerpt():
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_static_export_plays(tmp_path, monkeypatch, scheme):
+def test_a_static_export_plays(browser, tmp_path, monkeypatch, scheme):
     "Run, export with nbconvert, open without kernel and network: she dances"
-    sync_api = pytest.importorskip("playwright.sync_api", reason='pip install "audio2pose[dev]"')
     from nbconvert.exporters import HTMLExporter
     from nbformat import v4
     monkeypatch.delenv("AUDIO2POSE_STILLS", raising=False)
@@ -103,9 +111,7 @@ def test_a_static_export_plays(tmp_path, monkeypatch, scheme):
     cell = v4.new_code_cell("dancer", outputs=[v4.new_output("display_data", data=data)])
     text,_ = HTMLExporter(template_name="basic").from_notebook_node(v4.new_notebook(cells=[cell]))
     (tmp_path/"export.html").write_text(text, encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
-        context = browser.new_context(color_scheme=scheme)
+    with browser.new_context(color_scheme=scheme, viewport=dict(width=480, height=640)) as context:
         context.set_offline(True)
         page = context.new_page()
         page.goto((tmp_path/"export.html").as_uri())
@@ -116,18 +122,15 @@ def test_a_static_export_plays(tmp_path, monkeypatch, scheme):
         assert np.allclose(restored, player.quantised_poses(wild(3.).poses)[100].ravel()[:6], atol=1)
         frame.evaluate("player.play()")
         frame.wait_for_function("player.time > 1.3") # Beyond the song
-        browser.close()
 
 
 @needs_browser
-def test_a_part_is_looped_and_a_silent_device_does_not_stop_her(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason='pip install "audio2pose[dev]"')
+def test_a_part_is_looped_and_a_silent_device_does_not_stop_her(browser, tmp_path):
     import soundfile
     soundfile.write(tmp_path/"tone.wav", *tone(6.))
     player.write_html(wild(6.), tmp_path/"page.html", tmp_path/"tone.wav")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE_GL)
-        page = browser.new_page(viewport=dict(width=900, height=500))
+    with browser.new_context(viewport=dict(width=900, height=500)) as context:
+        page = context.new_page()
         page.add_init_script("HTMLMediaElement.prototype.play = () => Promise.resolve()") # Says that it plays, and never moves
         page.goto((tmp_path/"page.html").as_uri())
         page.wait_for_function("window.player?.ready")
@@ -146,4 +149,3 @@ def test_a_part_is_looped_and_a_silent_device_does_not_stop_her(tmp_path):
         assert page.evaluate("player.region")==pytest.approx([3, 4.5], abs=.2)
         page.keyboard.press("Escape")
         assert page.evaluate("player.region") is None
-        browser.close()
