@@ -3,19 +3,24 @@
     sphinx-build -W --keep-going -c nbs/site nbs _docs
 """
 import ast
+import gc
 import inspect
 import re
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
-from fastcore.docments import docments
+from docutils.statemachine import StateMachine
+from fastcore import docments
 from sphinx import addnodes
 from sphinx.domains.python import PythonDomain
+from sphinx.highlighting import PygmentsBridge
 
 NBS = Path(__file__).parents[1]
 PACKAGE = NBS.parent/"audio2pose"
 ast.parse = lru_cache(4096)(ast.parse) # Whoever asks for the source of a class has its whole module parsed: hundreds of times the same text
+inspect.getsource = docments.getsource = lru_cache(4096)(inspect.getsource) # Four ask for each function's, one after the other
+gc.set_threshold(200_000, 50, 100) # Hundreds of thousands of nodes live until the end; to look through them again and again frees nothing
 
 project = "audio2pose"
 copyright = "The audio2pose authors, Apache-2.0"
@@ -31,6 +36,7 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_use_type_comments = False # There are none, and each function would be parsed for them
 add_module_names = False
 suppress_warnings = ["myst.header", "misc.highlighting_failure"] # A lesson may go from its title to a third-level heading, and call the shell in a cell of Python
 
@@ -49,7 +55,7 @@ def add_parameters(app, what, name, thing, options, lines):
     if what=="data" or not own.startswith("audio2pose"): lines.clear() # The words of its type, not its own
     lines[:] = [plain(line) for line in lines]
     if what not in ("function", "method", "class"): return
-    try: comments = docments(thing, full=True, eval_str=False)
+    try: comments = docments.docments(thing, full=True, eval_str=False)
     except (TypeError, ValueError, OSError, SyntaxError, AttributeError, IndexError): return
     fields = [f":param {key}: {plain(' '.join(entry['docment'].split()))}" for key,entry in comments.items() if key not in ("return", "self") and entry.get("docment")]
     returns = comments.get("return", {}).get("docment")
@@ -63,7 +69,7 @@ def used_elsewhere():
     for file in PACKAGE.rglob("*.py"):
         if file.name.startswith("_"): continue
         inside = file.relative_to(PACKAGE.parent).with_suffix("").parts
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), type_comments=True)): # Thus Sphinx will parse it, too
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = ".".join([*inside[:len(inside)-node.level], *filter(None, [node.module])])
                 found |= {(base, alias.name) for alias in node.names}
@@ -206,6 +212,40 @@ def find_among_namesakes(domain, env, modname, classname, name, *more, search=Py
 
 
 PythonDomain.find_obj = find_among_namesakes
+
+
+# ---- reading and highlighting
+
+class LazyStates(dict):
+    "States of docutils' parser by name, each made when it is first entered: a field of a field list enters two of the fifteen"
+    def __init__(self, machine, classes):
+        self.machine,self.classes,self.begun = machine,{state.__name__: state for state in classes},False
+
+    def __missing__(self, name):
+        state = self[name] = self.classes[name](self.machine, self.machine.debug)
+        if self.begun: state.runtime_init()
+        return state
+
+    def begin(self):
+        self.begun = True
+        for state in self.values(): state.runtime_init()
+
+
+StateMachine.add_states = lambda machine, classes: setattr(machine, "states", LazyStates(machine, classes))
+StateMachine.runtime_init = lambda machine: machine.states.begin()
+
+
+formatters = {}
+
+
+def shared_formatter(bridge, make=PygmentsBridge.get_formatter, **options):
+    "One formatter, and its style sheet, for all blocks with the same options"
+    key = bridge,repr(options)
+    if key not in formatters: formatters[key] = make(bridge, **options)
+    return formatters[key]
+
+
+PygmentsBridge.get_formatter = shared_formatter
 
 
 def setup(app):
