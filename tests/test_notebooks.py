@@ -96,6 +96,7 @@ def test_outputs_are_of_the_lesson(notebook):
         text = json.dumps(cell.outputs)
         foreign = re.search(r"(/home/|/root/|/work/|site-packages)[^\"\\ ]*", text)
         assert not foreign, f"{foreign[0]} in the output of: {cell.source[:80]}"
+        assert not re.search(r"\b(Attribute|Name)Error: ", text), f"an error that the lesson did not mean: {cell.source[:80]}"
 
 
 @every_notebook
