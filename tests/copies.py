@@ -33,7 +33,7 @@ LAUNCHERS = ["torch.distributed.run", "torch.distributed.elastic.multiprocessing
 NOTEBOOK_TOOLS = ["papermill", "papermill.cli", "nbconvert.exporters", "loky"]
 PROGRAMS = dict(audio2pose="import sys; from audio2pose.cli import main; sys.exit(main())", papermill="import sys; from papermill.cli import papermill; sys.exit(papermill())")
 READ_AT_START = re.compile("PYTHON|LD_|OMP_|MKL_|OPENBLAS_|KMP_|NUMBA_|HF_|MPL|XDG_|HOME") # Variables of the interpreter and of what is imported
-SET_LATER = {"OMP_NUM_THREADS", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "LD_LIBRARY_PATH"} # Those that a copy obeys, and those that scikit-learn and OpenCV set when they are imported
+SET_LATER = {"OMP_NUM_THREADS", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "LD_LIBRARY_PATH", "PYTHONBREAKPOINT"} # Those that a copy obeys, and those that scikit-learn, OpenCV and Ray set when they are imported
 SESSION = "AUDIO2POSE_COPIES" # Variable with the folder of this session of tests, and the process that ends with it
 
 

@@ -65,7 +65,7 @@ def test_what_takes_too_long_is_ended():
     assert time.monotonic()-begun<60
 
 
-@pytest.mark.parametrize("name,value,same", [("PYTHONHASHSEED", "1", False), ("HF_HUB_OFFLINE", "1", False), ("OMP_NUM_THREADS", "2", True), ("WORD", "x", True), ("KMP_DUPLICATE_LIB_OK", "True", True)])
+@pytest.mark.parametrize("name,value,same", [("PYTHONHASHSEED", "1", False), ("HF_HUB_OFFLINE", "1", False), ("OMP_NUM_THREADS", "2", True), ("WORD", "x", True), ("KMP_DUPLICATE_LIB_OK", "True", True), ("PYTHONBREAKPOINT", "x", True)])
 def test_what_is_read_at_the_start_begins_anew(name, value, same):
     "A variable that imports read is not read again by a copy; those that imports set change nothing"
     assert copies.can_be_copied([sys.executable, "-c", "1"], os.environ|{name: value})==same

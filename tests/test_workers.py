@@ -64,8 +64,8 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))) # So that its workers find the work; an empty part would be the working folder
         patch.delenv("RAY_ADDRESS", raising=False)
         workers.connect_ray(Resources(2))
-        yield
-        ray.shutdown()
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(params=ENGINES)
