@@ -110,6 +110,7 @@ def spoil_text(text:str, rng:random.Random)->str:
 DEEP_CODE = ["("*5000+")"*5000, "("*150+"1"+")"*150, "["*90+"]"*90, "-"*20_000+"1", "1"+"+1"*20_000, "not "*20_000+"x", "x"+".y"*20_000, "f"+"(1)"*5000, "lambda:"*5000+"1"] # Python that is too deep for its parser, or for those who walk through it
 
 
+@lru_cache
 def deep_skeletons(joints:int)->dict[str, str]: # Name of a target → text
     "Motion files whose skeleton is one long chain, or goes in a circle"
     bones = "".join(f"  begin\n    id {i}\n    name b{i}\n    direction 0 1 0\n    length 1\n    axis 0 0 0 XYZ\n  end\n" for i in range(joints))
@@ -131,9 +132,9 @@ def deep_versions(target, rng:random.Random, places:int)->Iterator[bytes]:
         for _ in range(150): deep = [deep]
         for path in [(), *rng.sample(found := list(paths_in(target.content)), min(places, len(found)))]:
             for odd in (circle, ring, deep, "x", ["x"]): yield dump_pickle(replaced(target.content, path, odd)) if target.kind=="pickle" else save_torch(replaced(as_tensors(target.content), path, odd))
-        if target.kind=="pickle": yield from (b"\x80\x04"+b"]"*100_000+b"a"*99_999+b".", b"\x80\x04"+b"]q\x00h\x00a.", b"\x80\x04"+b"N"+b"\x85"*50_000+b".")
+        if target.kind=="pickle": yield from (b"\x80\x04"+b"]"*(depth := 100_000 if places else 20_000)+b"a"*(depth-1)+b".", b"\x80\x04"+b"]q\x00h\x00a.", b"\x80\x04"+b"N"+b"\x85"*50_000+b".")
     if target.name in ("YAML", "grid"):
-        for depth in (40, 400, 4000): yield from (f"steps: {'['*depth}{']'*depth}\n".encode(), f"steps: {'{a: '*depth}1{'}'*depth}\n".encode(), "\n".join("  "*i+"a:" for i in range(depth//4)).encode())
+        for depth in (40, 400, 4000 if places else 2000): yield from (f"steps: {'['*depth}{']'*depth}\n".encode(), f"steps: {'{a: '*depth}1{'}'*depth}\n".encode(), "\n".join("  "*i+"a:" for i in range(depth//4)).encode())
         yield from (b"a: &a [*a]\n", b"a: &a {b: *a}\n", b"&a ? *a : 1\n", ("a0: &a0 [1, 1]\n"+"".join(f"a{i}: &a{i} [*a{i-1}, *a{i-1}]\n" for i in range(1, 40))).encode())
     if target.name=="notebook":
         for code in DEEP_CODE:

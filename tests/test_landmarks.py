@@ -507,19 +507,29 @@ def test_one_folder_is_held_by_one(films, tmp_path, run, yellow):
     assert dict(run(films)[0].outcomes)==dict(made=1)
 
 
+SHARED_WORK = dict(settings=LandmarkConfig(detector="nano", people="largest", threshold=0, low_threshold=0, rate=5), weights=RANDOM, progress=False)
+
+
+@pytest.fixture(scope="module")
+def serial_work(tmp_path_factory):
+    "Two films, and what comes out in this process"
+    home = tmp_path_factory.mktemp("serial")
+    (home/"films").mkdir()
+    for name in "ab": film(home/"films"/f"{name}.mp4", walker, .2)
+    extract(home/"films", home/"out", **SHARED_WORK)
+    return home
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
-def test_two_workers_share_the_work(films, tmp_path, monkeypatch, engine):
+def test_two_workers_share_the_work(serial_work, tmp_path, monkeypatch, engine):
     "On every engine the same numbers come out"
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name in "ab": film(films/f"{name}.mp4", walker, .2)
-    call = dict(settings=LandmarkConfig(detector="nano", people="largest", threshold=0, low_threshold=0, rate=5), weights=RANDOM, progress=False)
-    report,_ = extract(films, tmp_path/"out", **call, engine=engine, resources=Resources(2))
+    report,_ = extract(serial_work/"films", tmp_path/"out", **SHARED_WORK, engine=engine, resources=Resources(2))
     assert dict(report.outcomes)==dict(made=2)
     assert "the networks" in throughput_summary(tmp_path/"out", report)
-    extract(films, tmp_path/"here", **call)
-    for name in "ab": np.testing.assert_allclose(Landmarks.load(tmp_path/f"out/{name}.npy").points, Landmarks.load(tmp_path/f"here/{name}.npy").points, atol=1e-3)
-    again,_ = extract(films, tmp_path/"out", **call, engine=engine, resources=Resources(2))
+    for name in "ab": np.testing.assert_allclose(Landmarks.load(tmp_path/f"out/{name}.npy").points, Landmarks.load(serial_work/f"out/{name}.npy").points, atol=1e-3)
+    again,_ = extract(serial_work/"films", tmp_path/"out", **SHARED_WORK, engine=engine, resources=Resources(2))
     assert again.kept["made"]==2 and not again.outcomes
 
 
