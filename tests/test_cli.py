@@ -293,9 +293,10 @@ def test_poor_recordings(here, capfd, tiny, rate, subtype):
 
 
 @pytest.mark.slow
-def test_demo_with_film(here, capfd, tiny):
-    folder,out = dance(capfd, "--model", tiny, "--size", "320x180")
-    assert {file.name for file in folder.iterdir()}==DANCE|{"dance.mp4", "song.wav"}
+def test_dance_with_film(song, capfd, tiny):
+    "The demo's film is seen in test_package"
+    folder,out = dance(capfd, song, "--model", tiny, "--size", "320x180")
+    assert {file.name for file in folder.iterdir()}==DANCE|{"dance.mp4"}
     assert "beat alignment" in out
 
 
@@ -313,7 +314,7 @@ def wait_for(condition, process, seconds=60):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign,code,later", [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 4), (signal.SIGTERM, 143, 4)])
+@pytest.mark.parametrize("sign,code,later", [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 2)])
 def test_stopped_dance_leaves_nothing(here, tiny, sign, code, later):
     soundfile.write("song.wav", clicks(300), SR)
     process = start("dance", "song.wav", "--model", tiny, "--commit", 1, "--out", "deep/down")

@@ -5,7 +5,6 @@ import pickle
 import shutil
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import zipfile
@@ -16,6 +15,7 @@ import pytest
 import soundfile
 
 import attack
+import copies
 from audio2pose import cli
 from audio2pose.core import InputError
 from audio2pose.data.manifest import InvalidRow, Segment, read_segments
@@ -681,7 +681,7 @@ sys.stdout.write(json.dumps(out))
 def test_savers_on_a_full_disk(here):
     "Whatever is saved: an error with a sentence, the old file whole to the byte, and no half file beside it"
     Path("mine/link").unlink()
-    done = subprocess.run([sys.executable, "-B", "-c", SAVER], capture_output=True, text=True, timeout=250, check=False)
+    done = copies.run([sys.executable, "-B", "-c", SAVER], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode==0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found)==22 and {name: outcome for name,outcome in found.items() if outcome!=["refused", True, []]}=={}
