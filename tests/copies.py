@@ -86,6 +86,7 @@ def set_threads(count):
 
 def become(cwd, env, group):
     "In the copy: a process group, folder, environment and random state of its own"
+    if env.get("ACCT_GROUP"): open(env["ACCT_GROUP"]+"/cgroup.procs","w").write("0")
     try: os.setpgid(0, group)
     except PermissionError: os.setpgid(0, 0) # Of another session
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -171,8 +172,9 @@ def run_kernel(words):
     os.environ.pop("JPY_PARENT_PID", None) # Its parent is this file's process
     threading.Thread(target=end_with, args=(socket.socket(fileno=3),), daemon=True).start()
     from ipykernel.kernelapp import IPKernelApp
+    IPKernelApp.close = lambda self: None # It may wait for a thread that has ended, until the kernel is killed after 3 s; sockets close with the copy
     sys.argv = [sys.argv[0], *words]
-    IPKernelApp.launch_instance(words)
+    IPKernelApp.launch_instance([*words, "--HistoryManager.enabled=False"])
 
 
 def end(code):
