@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UsageError', 'slug', 'escape_line', 'missing_parents', 'atomic_folder', 'stage_lines', 'progress_stages', 'make_app',
            'resolve_device', 'shorten', 'print_error', 'did_you_mean', 'usage_error', 'run_cli', 'invoke',
-           'reraise_signal', 'handle_signals', 'exit_after_stop']
+           'interrupt_main_thread', 'reraise_signal', 'handle_signals', 'exit_after_stop']
 
 # %% ../../nbs/800_commands.base.ipynb #5533227d
 import io
@@ -198,6 +198,13 @@ def invoke(
     return code, (stdout.getvalue()+re.sub(r"^ *\d+ % .*\n", "", stderr.getvalue(), flags=re.M)).strip()
 
 # %% ../../nbs/800_commands.base.ipynb #fae47a03
+def interrupt_main_thread(
+    number:int, # Of a signal
+):
+    "Raise a signal where it ends a wait: a signal of another thread is seen only after the main thread has waited to the end"
+    if hasattr(signal, "pthread_kill"): signal.pthread_kill(threading.main_thread().ident, number)
+    else: signal.raise_signal(number) # Windows
+
 def reraise_signal(
     unraisable, # What `sys.unraisablehook` is given
     stops:Sequence[int]=(), # Signals that have been received; after one, other complaints are dropped
@@ -206,7 +213,7 @@ def reraise_signal(
     kind = unraisable.exc_type
     if not issubclass(kind, (KeyboardInterrupt, SystemExit)): return None if stops else sys.__unraisablehook__(unraisable)
     number = signal.SIGTERM if issubclass(kind, SystemExit) else signal.SIGINT
-    timer = threading.Timer(.02, signal.raise_signal, [number])
+    timer = threading.Timer(.02, interrupt_main_thread, [number])
     timer.daemon = True
     timer.start()
 
