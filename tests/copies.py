@@ -86,7 +86,6 @@ def set_threads(count):
 
 def become(cwd, env, group):
     "In the copy: a process group, folder, environment and random state of its own"
-    if env.get("ACCT_GROUP"): open(env["ACCT_GROUP"]+"/cgroup.procs","w").write("0")
     try: os.setpgid(0, group)
     except PermissionError: os.setpgid(0, 0) # Of another session
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,8 +172,20 @@ def run_kernel(words):
     threading.Thread(target=end_with, args=(socket.socket(fileno=3),), daemon=True).start()
     from ipykernel.kernelapp import IPKernelApp
     IPKernelApp.close = lambda self: None # It may wait for a thread that has ended, until the kernel is killed after 3 s; sockets close with the copy
+    inline = "MPLBACKEND" not in os.environ
     sys.argv = [sys.argv[0], *words]
-    IPKernelApp.launch_instance([*words, "--HistoryManager.enabled=False"])
+    app = IPKernelApp.instance()
+    app.initialize([*words, "--HistoryManager.enabled=False"])
+    if inline: show_plots_inline()
+    app.start()
+
+
+def show_plots_inline():
+    "What ipykernel asks for by a variable, which Matplotlib has read before"
+    import matplotlib
+    from matplotlib_inline import backend_inline
+    matplotlib.use("module://matplotlib_inline.backend_inline")
+    backend_inline._enable_matplotlib_integration()
 
 
 def end(code):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from copies import CAN_COPY
 
 from audio2pose.core import InputError
 
@@ -54,6 +55,8 @@ def server(tmp_path_factory):
     environment |= dict(JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_DATA_DIR=str(home/"data"), JUPYTERLAB_WORKSPACES_DIR=str(home/"workspaces"), OMP_NUM_THREADS="1")
     options = [f"--option={option}" for option in ("--allow-root", "--ServerApp.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True")]
     command = [sys.executable, "-c", "from audio2pose.cli import main; main()", "lab", str(home/"guides"), "--no-browser", "--port", str(port), *options]
+    (home/"config").mkdir()
+    if CAN_COPY: (home/"config"/"jupyter_server_config.py").write_text(f"import sys\nsys.path.append({str(Path(__file__).parent)!r})\nimport copies\ncopies.copy_kernels()\n")
     with open(home/"log", "w") as log: process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
         for _ in range(240):
