@@ -44,6 +44,15 @@ def short_store(tmp_path_factory):
     return Store(folder)
 
 
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    "A model to begin with, as the command reads it; its own smallest takes two seconds to validate"
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")/"model"
+    FACT(TINY).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     before = torch.get_num_threads()
@@ -90,31 +99,31 @@ def test_resume_bit_for_bit(store, tmp_path, precision, keras_adam):
     for name,value in FACT.from_pretrained(tmp_path/"straight"/"model").state_dict().items(): assert torch.equal(value, model.state_dict()[name]), name
 
 
-def command(store, out, *more):
-    return [sys.executable, "-m", "audio2pose.train", "--store", store.folder, "--out", out, "--batch", "2", "--steps", "8", "--rollout-start", "0",
+def command(store, start, out, *more):
+    return [sys.executable, "-m", "audio2pose.train", "--store", store.folder, "--start-from", start, "--out", out, "--batch", "2", "--steps", "8", "--rollout-start", "0",
             "--save-every", "2", "--log-every", "1", "--validate-every", "100", "--threads", "1", "--ema", ".9", *more]
 
 
-def test_killed_process_goes_on(short_store, tmp_path):
+def test_killed_process_goes_on(short_store, tiny_model, tmp_path):
     "SIGKILL at any moment leaves a whole checkpoint, and the end is the same"
-    copies.run(command(short_store, tmp_path/"straight"), check=True, capture_output=True)
-    process = copies.Popen(command(short_store, tmp_path/"killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    copies.run(command(short_store, tiny_model, tmp_path/"straight"), check=True, capture_output=True)
+    process = copies.Popen(command(short_store, tiny_model, tmp_path/"killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic()+120
     while not (tmp_path/"killed"/"checkpoint.pt").exists() and time.monotonic()<until: time.sleep(.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint(tmp_path/"killed")["step"]<8
-    copies.run(command(short_store, tmp_path/"killed"), check=True, capture_output=True)
+    copies.run(command(short_store, tiny_model, tmp_path/"killed"), check=True, capture_output=True)
     assert_same(checkpoint(tmp_path/"straight", python=True), checkpoint(tmp_path/"killed", python=True))
     assert not list(tmp_path.rglob(".part-*/model.safetensors")) or (tmp_path/"killed"/"model"/"model.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_two_processes_resume_as_well(short_store, tmp_path):
+def test_two_processes_resume_as_well(short_store, tiny_model, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for out,steps in (("straight", "4"), ("parts", "2"), ("parts", "4")):
-        copies.run([*launch, *command(short_store, tmp_path/out, "--steps", steps)[1:]], check=True, capture_output=True, env=environment, timeout=300)
+        copies.run([*launch, *command(short_store, tiny_model, tmp_path/out, "--steps", steps)[1:]], check=True, capture_output=True, env=environment, timeout=300)
     assert len(checkpoint(tmp_path/"straight")["processes"])==2
     assert_same(checkpoint(tmp_path/"straight"), checkpoint(tmp_path/"parts"))
 

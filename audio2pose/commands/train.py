@@ -51,7 +51,7 @@ def typer_parameter(
 )->inspect.Parameter:
     "An option as typer reads it from a signature"
     kind = bool|None if option.kind is bool else option.kind if option.default is not None else option.kind|None
-    told = typer.Option(option.flag, help=option.help, min=option.least, show_default=option.shown if option.default is None else True)
+    told = typer.Option(*option.flags, help=option.help, min=option.least, show_default=option.shown if option.default is None else True)
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=Annotated[kind, told])
 
 # %% ../../nbs/835_commands.train.ipynb #200ba0d7

@@ -20,14 +20,15 @@ class Option:
     shown:str = "the recipe's" # What the default means
     least:float|None = None
     choices:tuple = ()
+    other:str|None = None # Flag that means the same
 
     @property
-    def flag(self): return f"--{self.name.replace('_', '-')}"
+    def flags(self): return f"--{self.name.replace('_', '-')}", *filter(None, [self.other])
 
 # %% ../../nbs/605_training.options.ipynb #7db94ab6
 TRAIN_OPTIONS = (
     Option("preset", str, "Recipe: small, or released, paper and long, which train the paper's model.", "small"),
-    Option("start", str, "Weights to begin with: a model folder, or a TensorFlow checkpoint (…/ckpt-N), whose step and optimiser the presets released, paper and long go on from.", shown="none"),
+    Option("start", str, "Weights to begin with: a model folder, or a TensorFlow checkpoint (…/ckpt-N), whose step and optimiser the presets released, paper and long go on from. Behind torchrun write --start-from: it takes --start for an option of its own.", shown="none", other="--start-from"),
     Option("weights_only", bool, "Leave the step and the optimiser of that checkpoint.", shown="no"),
     Option("heads", int, "Attention heads of a FACT whose file does not say it.", shown="the file's, or ten for the paper's size", least=1),
     Option("steps", int, "Optimiser steps, those of --start included.", least=1),
@@ -75,6 +76,6 @@ def add_options(
     "Give options to a parser"
     for option in options:
         said = dict(default=option.default, help=option.help.replace("%", "%%"))
-        if option.kind is bool: parser.add_argument(option.flag, action="store_const", const=True, **said)
-        else: parser.add_argument(option.flag, type=checked(option), choices=option.choices or None, **said)
+        if option.kind is bool: parser.add_argument(*option.flags, action="store_const", const=True, **said)
+        else: parser.add_argument(*option.flags, type=checked(option), choices=option.choices or None, **said)
     return parser
