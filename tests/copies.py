@@ -16,6 +16,7 @@ import random
 import re
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -145,9 +146,19 @@ def run_python(words):
         exec(compile(Path(words[0]).read_bytes(), words[0], "exec"), main.__dict__)
 
 
+def use_terminal_bars():
+    "The bars that tqdm chooses where no kernel was imported"
+    import tqdm.asyncio
+    import tqdm.auto
+    chosen = tqdm.auto.tqdm
+    for module in [*sys.modules.values()]:
+        if getattr(module, "__dict__", {}).get("tqdm") is chosen: module.tqdm = tqdm.asyncio.tqdm_asyncio
+
+
 def run_program(words):
     "An installed command, or Python"
     name = Path(words[0]).name
+    use_terminal_bars()
     if name in PROGRAMS:
         if name=="audio2pose": atexit.register = register_first
         else: register_handlers()
@@ -468,10 +479,18 @@ def kernel_provisioner(checked):
     return CopyProvisioner
 
 
-def copied(manager):
-    "Let a kernel manager start copies whose shapes are checked"
-    kernel_factory(checked=True)
-    manager.kernel_spec.metadata["kernel_provisioner"] = dict(provisioner_name="checked copy")
+def copied(manager, checked=True):
+    "Let a kernel manager start copies, whose shapes are checked unless told"
+    kernel_factory(checked)
+    manager.kernel_spec.metadata["kernel_provisioner"] = dict(provisioner_name="checked copy" if checked else "copy")
+
+
+def copying_shell(folder):
+    "A shell for `!audio2pose ...` in lessons, in which that command is a copy"
+    command = str(Path(sys.executable).with_name("audio2pose"))
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import copies; sys.exit(copies.run([{command!r}, *sys.argv[1:]]).returncode)"
+    (shell := folder/"shell").write_text(f'#!/bin/sh\naudio2pose() {{ {shlex.join([sys.executable, "-c", program])} "$@"; }}\neval "$2"\n')
+    shell.chmod(0o755)
 
 
 if __name__=="__main__": serve(sys.argv[1], "checked" in sys.argv[3:], int(sys.argv[2]))

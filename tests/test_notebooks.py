@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from copies import CAN_COPY, copied
+from copies import CAN_COPY, copied, copying_shell
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -22,7 +22,7 @@ every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path:
 # Put in front of a lesson when it is tested: shapes are checked in the package and in the lesson's own cells
 # (a function that is checked cannot be sent to another process, so lessons that send theirs are left unchecked)
 SEND_FUNCTIONS = {"150_engine.workers", "250_data.prepare"}
-LOOK_AT_IMPORTS = {"000_core", "040_audio", "460_models.openmmlab", "758_engine.notebooks", "760_engine.runs", "850_commands.lab"} # They say what is imported when, so nothing is before
+LOOK_AT_IMPORTS = {"000_core", "758_engine.notebooks", "850_commands.lab"} # They say what is imported when, so nothing is before
 CHECK_SHAPES = """
 import sys, warnings
 sys.path.insert(0, {tests!r})
@@ -58,6 +58,7 @@ def workshop(tmp_path_factory):
     "A copy of the notebooks, so that whatever they write beside themselves is gone afterwards"
     folder = tmp_path_factory.mktemp("workshop")
     shutil.copytree(ROOT/"nbs", folder/"nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    if CAN_COPY: copying_shell(folder)
     return folder
 
 
@@ -70,8 +71,9 @@ def test_runs(notebook, workshop):
     lesson = read(notebook)
     if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0" and notebook.stem not in SEND_FUNCTIONS: lesson.cells.insert(0, nbformat.v4.new_code_cell(CHECK_SHAPES.format(tests=str(ROOT/"tests"))))
     client = NotebookClient(lesson, timeout=600, kernel_name="python3", resources={"metadata": {"path": str((workshop/notebook).parent)}})
-    if CAN_COPY and os.environ.get("AUDIO2POSE_SHAPES", "1")!="0" and notebook.stem not in SEND_FUNCTIONS|LOOK_AT_IMPORTS: copied(client.create_kernel_manager())
-    client.execute(env=os.environ|{"IN_TEST": "1", "AUDIO2POSE_DATA": str(workshop/"data"/notebook.stem)})
+    if CAN_COPY and os.environ.get("AUDIO2POSE_SHAPES", "1")!="0" and notebook.stem not in LOOK_AT_IMPORTS: copied(client.create_kernel_manager(), notebook.stem not in SEND_FUNCTIONS)
+    shell = {"SHELL": str(workshop/"shell")} if CAN_COPY else {} # What `!audio2pose` is given to
+    client.execute(env=os.environ|shell|{"IN_TEST": "1", "AUDIO2POSE_DATA": str(workshop/"data"/notebook.stem)})
 
 
 # ---- they read well
