@@ -121,7 +121,7 @@ def test_mint_sees_where_the_dance_begins(real, made):
 def in_order(made, real): return evaluate(made, real, "bailando-2022", baselines=False, draws=0).table[0].scores
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_order_of_the_clips(real, made, in_order, random):
     names = list(made)

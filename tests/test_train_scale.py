@@ -24,7 +24,7 @@ from audio2pose.train import build_run, step_flops, train, train_step
 from audio2pose.training.batches import Prefetcher, Batches
 from audio2pose.training.checkpoint import read_log
 from audio2pose.training.recipe import FusedKerasAdam, TrainConfig, presets
-from test_train import QUICK, TINY, assert_same, checkpoint, one_thread, short_store  # noqa: F401
+from test_train import QUICK, TINY, assert_same, checkpoint, one_thread, short_store, tiny_model  # noqa: F401
 
 FRESH = replace(presets["released"], steps=6, batch=4, log_every=1, validate_every=6, save_every=3)
 
@@ -98,12 +98,12 @@ LAUNCHERS = dict(torchrun=["torch.distributed.run", "--standalone", "--nproc-per
 
 
 @pytest.fixture(scope="module")
-def one_process(short_store, tmp_path_factory): return taught(short_store, tmp_path_factory.mktemp("one")/"run", [sys.executable, "-m"], 4)
+def one_process(short_store, tiny_model, tmp_path_factory): return taught(short_store, tiny_model, tmp_path_factory.mktemp("one")/"run", [sys.executable, "-m"], 4)
 
 
-def taught(store, out, launcher, batch, run=copies.run):
+def taught(store, start, out, launcher, batch, run=copies.run):
     "Folder of a short run with noise, augmentation and streams"
-    words = ["audio2pose.train", "--store", store.folder, "--steps", "6", "--rollout-start", "0", "--log-every", "1", "--validate-every", "100",
+    words = ["audio2pose.train", "--store", store.folder, "--start-from", start, "--steps", "6", "--rollout-start", "0", "--log-every", "1", "--validate-every", "100",
              "--save-every", "100", "--threads", "1", "--precision", "fp32", "--lr", "1e-3", "--batch", str(batch), "--out", out]
     done = run([*launcher, *words], check=False, capture_output=True, text=True, env=os.environ|{"OMP_NUM_THREADS": "1"}, timeout=300)
     assert done.returncode==0, done.stderr[-2000:]
@@ -112,9 +112,9 @@ def taught(store, out, launcher, batch, run=copies.run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_processes_of_half_the_batch_are_one(short_store, one_process, tmp_path, launcher):
+def test_two_processes_of_half_the_batch_are_one(short_store, tiny_model, one_process, tmp_path, launcher):
     "The same loss curve and the same weights, over gloo; torchrun and its processes begin anew, as a user's do"
-    two = taught(short_store, tmp_path/"two", [sys.executable, "-m", *LAUNCHERS[launcher]], 2, subprocess.run if launcher=="torchrun" else copies.run)
+    two = taught(short_store, tiny_model, tmp_path/"two", [sys.executable, "-m", *LAUNCHERS[launcher]], 2, subprocess.run if launcher=="torchrun" else copies.run)
     assert len(curve(one_process))==6
     np.testing.assert_allclose(curve(one_process), curve(two), rtol=2e-4)
     a,b = (torch.load(folder/"checkpoint.pt", weights_only=True)["model"] for folder in (one_process, two))
