@@ -22,6 +22,7 @@ PROGRAMS = {
     "leaves in order": "import atexit; atexit.register(print, 'first in'); atexit.register(print, 'last in')",
     "waits for its threads": "import threading, time; threading.Thread(target=lambda: (time.sleep(.1), print('later'))).start()",
     "has its threads": "import torch; print(torch.get_num_threads())",
+    "draws bars": "from tqdm.auto import tqdm; import audio2pose.data.synthetic as its; print(tqdm.__name__, its.tqdm.__name__)",
     "starts others": "import subprocess, sys; print(subprocess.run([sys.executable, '-c', 'print(3)'], capture_output=True, text=True).stdout)",
     "asks workers": "from loky import get_reusable_executor as g; print(*g(2).map(abs, [-1, -2, 3]))"}
 
