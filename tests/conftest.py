@@ -42,8 +42,8 @@ if os.environ.get("AUDIO2POSE_SHAPES", "1")!="0":
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    "One process more than cores, for each waits a tenth of its time, and four at most; what measures or attacks runs alone"
-    return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min((os.cpu_count() or 1)+1, 4)
+    "As many processes as cores, four at most; what measures or attacks runs alone"
+    return 0 if re.search(r"(?<!not )\b(benchmark|attack)\b", config.option.markexpr) else min(os.cpu_count() or 1, 4)
 
 
 def pytest_configure(config):
